@@ -1,0 +1,289 @@
+"""`make bench`: the contestants against each other, in turn, on this machine.
+
+    python bench/run.py [--rounds N] [--seconds S] [--only NAME,…] [--case NAME,…] [--quick]
+                        [--json FILE] [--plot FILE] [--peers BIN[:BIN…]]
+
+All servers run from beginning to end, and only one is asked at a time. A round gives each of them one short slice of
+load for each case; the order is another in every round, so that neither the machine's warmth nor the neighbour before
+favours anybody. The report goes to standard output as Markdown, what happens meanwhile to standard error. A peer that
+is not installed, does not start or answers wrongly is named in the report with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.cases import CASES, ECHO, Case
+from bench.cpu import tree_cpu_us
+from bench.launch import (
+    NotStarted,
+    Running,
+    end_orderly_on_sigterm,
+    find_program,
+    free_ports,
+    start_contestant,
+    start_nginx,
+    stop,
+)
+from bench.load import WrongReply, reply_size_bytes, run_slice
+from bench.options import add_peers_option, peers_folders
+from bench.plot import draw
+from bench.report import Results, Sample, as_json, markdown
+from bench.servers import CONTESTANTS, HTTP, NGINX_UNIX, Contestant
+from bench.suspended import SERVERS, measure_all
+
+WARM_UP_SECONDS = 1
+Row = TypeVar("Row", Case, Contestant)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A contestant that runs, answers rightly, and knows how large its replies are."""
+
+    contestant: Contestant
+    running: Running
+    port: int  # where the load goes: the server's own port, or nginx's for it
+    reply_bytes: dict[str, int]  # case -> size of a right reply with its head; without the cases it fails
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Everything that runs during the measurement."""
+
+    ready: tuple[Ready, ...]
+    nginx: Running | None
+    body_files: dict[str, Path]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and report. Returns 0 when something was measured and no reply was wrong."""
+    options = parse(arguments)
+    end_orderly_on_sigterm()
+    peers = peers_folders(options)
+    cases = chosen(CASES, options.case)
+    problems: dict[str, str] = {}
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed; on Debian or Ubuntu: apt-get install wrk")
+    about = machine(peers)
+    with arena(chosen(CONTESTANTS, options.only), cases, peers, problems) as place:
+        samples = measure_rounds(place, cases, options, problems)
+    suspended, missing = ((), {}) if options.no_suspended else measure_all(list(SERVERS), peers)
+    settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections}
+    results = Results(
+        about, settings, tuple(case.name for case in cases), tuple(samples), suspended, {**problems, **missing}
+    )
+    print(markdown(results), end="")
+    if options.json:
+        options.json.write_text(json.dumps(as_json(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.plot and samples:
+        draw(results, options.plot)
+    wrong = any("/" in name for name in problems)
+    return 0 if samples and not wrong else 1
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, its lists checked against what there is."""
+    parser = argparse.ArgumentParser(prog="bench/run.py", description="corelet and its peers, side by side.")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="default %(default)s")
+    parser.add_argument("--seconds", type=int, default=1, metavar="S", help="length of a slice, default %(default)s")
+    parser.add_argument(
+        "--connections", type=int, default=50, metavar="N", help="kept alive by wrk, default %(default)s"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="NAME,…", help=f"of: {', '.join(one.name for one in CONTESTANTS)}"
+    )
+    parser.add_argument("--case", default="", metavar="NAME,…", help=f"of: {', '.join(one.name for one in CASES)}")
+    parser.add_argument("--quick", action="store_true", help="three rounds: a look, not a figure to quote")
+    parser.add_argument("--no-suspended", action="store_true", help="leave out the memory of suspended requests")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="svg or png; needs matplotlib")
+    add_peers_option(parser)
+    options = parser.parse_args(arguments)
+    for given, table in ((options.only, CONTESTANTS), (options.case, CASES)):
+        names = [one.name for one in table]
+        if unknown := [name for name in given.split(",") if name and name not in names]:
+            parser.error(f"unknown: {', '.join(unknown)}; expected some of: {', '.join(names)}")
+    if options.quick:
+        options.rounds = 3
+    return options
+
+
+def chosen(table: tuple[Row, ...], names: str) -> tuple[Row, ...]:
+    """The rows named, in the table's order; all when none is named."""
+    wanted = set(filter(None, names.split(",")))
+    return tuple(row for row in table if not wanted or row.name in wanted)
+
+
+@contextlib.contextmanager
+def arena(
+    contestants: Sequence[Contestant], cases: Sequence[Case], peers: Sequence[Path], problems: dict[str, str]
+) -> Iterator[Arena]:
+    """Start every contestant and nginx, check every reply, and end them all afterwards. Adds to `problems`."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corelet-bench-")))
+        started, routes = start_all(contestants, peers, folder, stack, problems)
+        nginx = None
+        if routes:
+            nginx = start_nginx(routes, folder)
+            stack.callback(stop, nginx)
+        body_files = {case.name: folder / f"{case.name}.body" for case in cases}
+        for case in cases:
+            body_files[case.name].write_bytes(case.request_body)
+        checked = [(one, running, port, checked_replies(one, port, cases, problems)) for one, running, port in started]
+        yield Arena(tuple(Ready(*row) for row in checked if row[3]), nginx, body_files)
+
+
+def start_all(
+    contestants: Sequence[Contestant],
+    peers: Sequence[Path],
+    folder: Path,
+    stack: contextlib.ExitStack,
+    problems: dict[str, str],
+) -> tuple[list[tuple[Contestant, Running, int]], list[tuple[int, str]]]:
+    """Start what can be started. Returns each with the port to load, and nginx's routes (port, uwsgi address)."""
+    ports = iter(free_ports(2 * len(contestants)))
+    started, routes = [], []
+    for one in contestants:
+        own_port, load_port = next(ports), next(ports)
+        address = str(folder / f"{one.name}.sock") if one.group == NGINX_UNIX else f"127.0.0.1:{own_port}"
+        try:
+            running = start_contestant(one, address, folder, peers)
+        except NotStarted as error:
+            problems[one.name] = str(error)
+            note(f"{one.name} is missing: {error}")
+            continue
+        stack.callback(stop, running)
+        if one.group == HTTP:
+            load_port = own_port
+        else:
+            routes.append((load_port, f"unix:{address}" if one.group == NGINX_UNIX else address))
+        started.append((one, running, load_port))
+    return started, routes
+
+
+def checked_replies(one: Contestant, port: int, cases: Sequence[Case], problems: dict[str, str]) -> dict[str, int]:
+    """Ask each case by hand; the sizes of the right replies. A wrong one is a problem and is not measured."""
+    sizes = {}
+    for case in (*cases, ECHO):
+        try:
+            sizes[case.name] = reply_size_bytes(port, case)
+        except WrongReply as error:
+            problems[f"{one.name}/{case.name}"] = str(error)
+            note(f"{one.name} answers wrongly: {error}")
+    if sizes.pop(ECHO.name, None) is None:
+        sizes.pop("post", None)  # the count of bytes may be right while the bytes are not
+    return sizes
+
+
+def measure_rounds(
+    place: Arena, cases: Sequence[Case], options: argparse.Namespace, problems: dict[str, str]
+) -> list[Sample]:
+    """All rounds: each case, each contestant, in an order that turns with the round and is reversed in every other."""
+    samples: list[Sample] = []
+    wrong: set[tuple[str, str]] = set()
+    for number in range(-1, options.rounds):  # round -1 warms up and is not kept
+        seconds = options.seconds if number >= 0 else WARM_UP_SECONDS
+        for case in cases:
+            for one in turned(place.ready, number):
+                name = one.contestant.name
+                if case.name not in one.reply_bytes or (name, case.name) in wrong:
+                    continue
+                try:
+                    sample = measure(place, one, case, number, seconds=seconds, connections=options.connections)
+                except WrongReply as error:
+                    problems[f"{name}/{case.name}"] = str(error)
+                    note(f"{name} answers wrongly: {error}")
+                    wrong.add((name, case.name))
+                    continue
+                if number >= 0:
+                    samples.append(sample)
+        note("warmed up" if number < 0 else f"round {number + 1} of {options.rounds} done")
+    return [sample for sample in samples if (sample.contestant, sample.case) not in wrong]
+
+
+def turned(ready: tuple[Ready, ...], number: int) -> tuple[Ready, ...]:
+    """The order of a round."""
+    start = number % len(ready) if ready else 0
+    order = (*ready[start:], *ready[:start])
+    return order[::-1] if number % 2 else order
+
+
+def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, connections: int) -> Sample:
+    """One slice of load, with the CPU of the server's tree and of nginx read before and after."""
+    nginx = place.nginx if one.contestant.group != HTTP else None
+    before, nginx_before = tree_cpu_us(one.running.pid), tree_cpu_us(nginx.pid) if nginx else 0.0
+    result = run_slice(
+        one.port,
+        case,
+        seconds=seconds,
+        connections=connections,
+        reply_bytes=one.reply_bytes[case.name],
+        body_file=place.body_files[case.name],
+    )
+    used, nginx_used = tree_cpu_us(one.running.pid) - before, (tree_cpu_us(nginx.pid) if nginx else 0.0) - nginx_before
+    one.running.empty_log()
+    return Sample(
+        contestant=one.contestant.name,
+        case=case.name,
+        round=number,
+        requests=result.requests,
+        cpu_us=used / result.requests,
+        nginx_cpu_us=nginx_used / result.requests if nginx else None,
+        requests_per_second=result.requests_per_second,
+        p50_ms=result.p50_ms,
+        p99_ms=result.p99_ms,
+    )
+
+
+def machine(peers: Sequence[Path]) -> dict[str, str]:
+    """What the figures came from: processor, kernel and the versions of everything that took part."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    cores = len([line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")])
+    found = {"CPU": f"{model} × {cores}", "Linux": platform.release(), "harness on CPython": platform.python_version()}
+    found["load average before"] = Path("/proc/loadavg").read_text().split()[0]
+    for name in ("corelet", "uwsgi", "gunicorn", "granian", "waitress"):
+        found[name] = version(name, peers)
+    return found
+
+
+def version(name: str, peers: Sequence[Path]) -> str:
+    """A peer's version and the Python it runs on, asked of the environment it was found in."""
+    try:
+        _, home = find_program("waitress-serve" if name == "waitress" else name, peers)
+    except NotStarted:
+        return "missing"
+    code = f"import sys, importlib.metadata as m; print(m.version({name!r}), 'on', sys.version.split()[0])"
+    try:
+        asked = subprocess.run([str(home / "bin" / "python"), "-c", code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # not an environment with that distribution: corelet of this tree
+        return "not installed"
+    return asked.stdout.strip()
+
+
+def note(text: str) -> None:
+    """Say what happens, apart from the report."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""One process that serves: sockets, loop, application, worker, signals, and an ordered end.
+
+Order matters: sockets are bound first (nothing is loaded for a port that is taken), then the loop is made and set, then
+the application is imported, then connections are accepted. The master of several workers puts a fork between the
+first two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import resource
+import signal
+import sys
+from collections.abc import Callable
+
+from corelet import __version__
+from corelet.base import accesslog, logs
+from corelet.base.config import Config
+from corelet.base.loading import load_applications
+from corelet.base.outcome import Outcome
+from corelet.process.sockets import ListeningSocket, bind_all
+from corelet.serving import compat
+from corelet.serving.worker import Worker, make_loop
+
+logger = logging.getLogger("corelet")
+
+
+def serve(config: Config) -> int:
+    """Serve until told to stop; return the exit code. Raises OperatorError when it cannot start."""
+    file = logs.LogFile(config.logto)
+    logs.setup(file)
+    file.redirect_standard_streams()
+    raise_descriptor_limit()
+    sockets = bind_all(config)
+    try:
+        loop = make_loop(config)
+        if config.asyncio_compat:
+            compat.install()
+        applications = load_applications(config)
+        worker = Worker(config, loop, access_log=_access_log(config, file, loop))
+        worker.serve(applications, [(sock, sock.address) for sock in sockets])
+        _announce(config, sockets)
+        return _run(worker, loop)
+    finally:
+        for sock in sockets:
+            sock.retire(config.vacuum)
+
+
+def raise_descriptor_limit() -> None:
+    """Use all descriptors that the administrator allows: the soft limit of 1024 is for programs that call select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            logger.info("the limit of open files stays at %d: %s", soft, error)
+
+
+def _access_log(config: Config, file: logs.LogFile, loop: asyncio.AbstractEventLoop) -> Callable[[Outcome], None] | None:
+    """Lines are gathered while the loop is busy, and written in one call at its next turn."""
+    if config.disable_logging:
+        return None
+    line = accesslog.compile_format(config.log_format, config.log_x_forwarded_for)
+    writer = logs.LogWriter(file)
+    scheduled = False
+
+    def flush() -> None:
+        nonlocal scheduled
+        scheduled = False
+        writer.flush()
+
+    def log(outcome: Outcome) -> None:
+        nonlocal scheduled
+        writer.write(line(outcome))
+        if not scheduled:
+            scheduled = True
+            loop.call_soon(flush)
+
+    return log
+
+
+def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    logger.info("corelet %s on %s, pid %d, %d cores, loop %s", __version__, python, os.getpid(), config.cores, config.loop)
+    for sock in sockets:
+        logger.info("listening on %s (%s)", sock.name, sock.address.protocol)
+    if config.processes > 1:
+        logger.warning("one worker is started: more than one (processes = %d) is not in this version", config.processes)
+    if os.geteuid() == 0:
+        logger.warning("running as root: start as another user, who needs only to read the application")
+
+
+def _run(worker: Worker, loop: asyncio.AbstractEventLoop) -> int:
+    stopping = loop.create_future()
+
+    def stop(signal_number: int) -> None:
+        if stopping.done():
+            logger.warning("a second signal: not waiting for %d running requests", len(worker.busy_cores()))
+            loop.stop()
+        else:
+            stopping.set_result(signal_number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    loop.add_signal_handler(signal.SIGQUIT, loop.stop)
+
+    async def life() -> None:
+        number = await stopping
+        logger.info("%s: finishing %d running requests", signal.Signals(number).name, len(worker.busy_cores()))
+        if not await worker.drain(worker.config.reload_mercy):
+            logger.warning("%d requests did not end within reload-mercy", len(worker.busy_cores()))
+        loop.stop()
+
+    task = loop.create_task(life())
+    loop.run_forever()
+    task.cancel()
+    sys.stdout.flush()
+    logger.info("stopped after %d requests", worker.requests)
+    return 0

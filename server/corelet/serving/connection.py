@@ -1,0 +1,322 @@
+"""A connection: a raw socket that a core reads from and writes to, suspended where the kernel has nothing or no room.
+
+What both protocols share: sending with backpressure, waiting, noticing that the peer has gone, cutting a reply so that
+the peer knows, closing without a reset. No asyncio transport or stream: the application may register the descriptor
+itself, and the hot way of a request has no room for them.
+
+Sockets are never put into non-blocking mode on the hot way; MSG_DONTWAIT does it call by call and saves a system call.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from corelet.base.errors import BodyError, ClientDisconnected
+from corelet.serving.cores import Core
+from corelet.serving.poller import IN, LOST, OUT, PEER_CLOSED
+from corelet.wsgi.response import Response
+
+if TYPE_CHECKING:
+    from corelet.serving.worker import Worker
+
+DONTWAIT = socket.MSG_DONTWAIT
+PEEK = socket.MSG_PEEK
+READ_BYTES = 65536
+SENDFILE_BYTES = 1 << 20  # per call, so that a fast reader of a large file does not keep the loop from the others
+SMALL_FILE_BYTES = 16384  # up to here a read and one send cost less than two more system calls
+LINGER_BYTES = 16 << 20  # of an unread body that is thrown away before the connection is closed all the same
+MIN_BODY_RATE = 500  # bytes per second, after the first socket-timeout; as Apache's mod_reqtimeout (MinRate=500)
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() sends a reset
+
+_scratch = bytearray(READ_BYTES)  # what is thrown away is read into here
+
+
+class Connection:
+    """One accepted socket. Life: made by the listener; `serve`d by cores; closed by `close`, `cut` or `linger`."""
+
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "body_began",
+        "body_left",
+        "body_received",
+        "closed",
+        "core",
+        "gone",
+        "is_unix",
+        "lingering",
+        "mask",
+        "sock",
+        "started",
+        "wanted",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, sock: Any, address: Any, is_unix: bool) -> None:
+        self.worker = worker
+        self.sock = sock
+        self.address = address
+        self.is_unix = is_unix
+        self.core: Core | None = None
+        self.mask = 0  # what the poller watches
+        self.wanted = 0  # what the core waits for
+        self.gone = False  # the connection is broken, or over for this protocol
+        self.closed = False
+        self.lingering = 0  # bytes that may still be thrown away
+        self.body_left = 0
+        self.body_received = 0
+        self.body_began = 0.0
+        self.started = 0.0
+
+    # -- writing, in a core ---------------------------------------------------------------------------------------
+
+    def send(self, *buffers: bytes) -> None:
+        """Send all of it; the core is suspended while the peer does not read. Raises an Unwind when it never will."""
+        core = self.core
+        if core is not None and core.unwinding is not None:
+            raise core.unwinding  # whatever the application still says is discarded
+        try:
+            if len(buffers) == 1:
+                sent = self.sock.send(buffers[0], DONTWAIT)
+                if sent == len(buffers[0]):
+                    return
+            else:
+                sent = self.sock.sendmsg(buffers, (), DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise self._lost(error) from None
+        for buffer in buffers:
+            if sent >= len(buffer):
+                sent -= len(buffer)
+            else:
+                self._send_rest(memoryview(buffer)[sent:])
+                sent = 0
+
+    def _send_rest(self, rest: memoryview) -> None:
+        while rest:
+            try:
+                sent = self.sock.send(rest, DONTWAIT)
+            except BlockingIOError:
+                self._wait_writable()
+            except OSError as error:
+                raise self._lost(error) from None
+            else:
+                rest = rest[sent:]
+
+    def send_file(self, head: bytes, descriptor: int, offset: int, count: int) -> None:
+        """Send the head, then a part of a file by sendfile(2). A file that shrank meanwhile ends the reply short."""
+        if count <= SMALL_FILE_BYTES:
+            self.send(head + os.pread(descriptor, count, offset))
+            return
+        self.send(head)
+        out = self.sock.fileno()
+        os.set_blocking(out, False)  # sendfile has no MSG_DONTWAIT: a blocking socket held the loop for 1.2 s
+        while count > 0:
+            try:
+                sent = os.sendfile(out, descriptor, offset, min(count, SENDFILE_BYTES))
+            except BlockingIOError:
+                self._wait_writable()
+                continue
+            except OSError as error:
+                raise self._lost(error) from None
+            if sent == 0:
+                raise OSError(f"the file ended {count} bytes before the length that it had when the reply began")
+            offset += sent
+            count -= sent
+            if count:
+                self._yield()
+
+    def _yield(self) -> None:
+        """Let the loop take a turn in the middle of a large file."""
+        core = self._my_core()
+        hub = self.worker.hub
+        hub.loop.call_soon(_wake, hub, core, core.serial)
+        hub.wait(core)
+
+    def _wait_writable(self) -> None:
+        core = self._my_core()
+        hub = self.worker.hub
+        seconds = self.worker.config.socket_timeout
+        late = ClientDisconnected(f"the client has not read for {seconds:g} s (socket-timeout)")
+        self.wanted = OUT
+        try:
+            self._watch(OUT | PEER_CLOSED)
+            hub.wait(core, hub.loop.time() + seconds, late)
+        finally:
+            self.wanted = 0
+        if self.gone:
+            raise ClientDisconnected("the client has closed the connection while the reply was sent")
+
+    def _lost(self, error: OSError) -> ClientDisconnected:
+        self.gone = True
+        return ClientDisconnected(f"the reply cannot be sent any more: {error.strerror}")
+
+    # -- reading the body, in a core ------------------------------------------------------------------------------
+
+    def receive_some(self, max_bytes: int, flags: int = 0) -> bytes:
+        """Return 1..max_bytes bytes, waiting for them. Raises BodyError when the peer stops, or is too slow."""
+        while True:
+            try:
+                data: bytes = self.sock.recv(max_bytes, DONTWAIT | flags)
+            except BlockingIOError:
+                self._wait_readable()
+                continue
+            except OSError as error:
+                self.gone = True
+                raise BodyError(f"the connection broke in the middle of the request's body: {error.strerror}") from None
+            if not data:
+                self.peer_closed()
+                raise BodyError(
+                    f"the client closed the connection in the middle of the request's body, after {self.body_received} bytes"
+                )
+            if not flags & PEEK:
+                self.body_received += len(data)
+            return data
+
+    def _wait_readable(self) -> None:
+        core = self._my_core()
+        hub = self.worker.hub
+        seconds = self.worker.config.socket_timeout
+        now = hub.loop.time()
+        if not self.body_began:
+            self.body_began = now
+        # Two bounds: a pause, and an average below which a body is an attack (slow POST, CVE-2007-6750).
+        deadline = min(now + seconds, self.body_began + seconds + self.body_received / MIN_BODY_RATE)
+        late = BodyError(f"the request's body did not arrive in time ({self.body_received} bytes did)", status=408)
+        self.wanted = IN
+        try:
+            self._watch(IN | PEER_CLOSED)
+            hub.wait(core, deadline, late)
+        finally:
+            self.wanted = 0
+
+    def _my_core(self) -> Core:
+        if self.core is None:
+            raise BodyError("the connection was used after its request had ended")
+        return self.core
+
+    # -- events, in the hub ---------------------------------------------------------------------------------------
+
+    def _watch(self, mask: int) -> None:
+        wider = self.mask | mask
+        if wider != self.mask:
+            self.mask = wider
+            self.worker.poller.watch(self.sock.fileno(), wider, self)
+
+    def ready(self, mask: int) -> None:
+        """The poller's event."""
+        core = self.core
+        if core is None:
+            self.readable(mask)
+            return
+        if mask & LOST:
+            self.gone = True
+        if mask & (PEER_CLOSED | LOST):
+            self.peer_closed()
+        if self.wanted:
+            # The core waits for this very socket. Let it look: bytes may stand before the end of file.
+            if mask & (self.wanted | PEER_CLOSED | LOST):
+                self.wanted = 0
+                self.worker.hub.resume(core)
+        elif self.gone and core.since:
+            self.worker.hub.unwind(core, ClientDisconnected("the client has gone"), "the client has gone; unwound")
+
+    def peer_closed(self) -> None:
+        """The peer will send no more. On a uwsgi socket that means that it has gone."""
+        self.gone = True
+
+    def readable(self, mask: int) -> None:
+        """The connection waits for a request, or lingers."""
+        raise NotImplementedError
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer by ourselves and close."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """A deadline of the connection has passed, of its head or between two requests."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """The connection has just been accepted."""
+        raise NotImplementedError
+
+    def serve(self, core: Core) -> None:
+        """Run the request, in the core."""
+        raise NotImplementedError
+
+    def enqueued(self) -> None:
+        """The request waits for a core: notice whether the peer waits with it."""
+        self._watch(PEER_CLOSED)
+
+    def suspended(self, core: Core) -> None:
+        """In the hub: the core is suspended for the first time in this request."""
+        self._watch(PEER_CLOSED)
+
+    def released(self) -> None:
+        """In the hub: the request is over and its core free."""
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def linger(self) -> None:
+        """Close without a reset while the peer may still be sending (RFC 9112 9.6): finish writing, throw away, close."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.core = None
+        self.lingering = LINGER_BYTES
+        self._watch(IN | PEER_CLOSED)
+        self.worker.lingering.add(self, self.worker.loop.time())
+        self.throw_away()
+
+    def throw_away(self) -> None:
+        """Read and forget; close at the end of file or when it was too much."""
+        while self.lingering > 0:
+            try:
+                count = self.sock.recv_into(_scratch, 0, DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                count = 0
+            if not count:
+                break
+            self.lingering -= count
+        self.close()
+
+    def cut(self) -> None:
+        """End a reply that is not complete so that the peer can tell: a plain close is a complete reply to nginx."""
+        if not self.closed:
+            if not self.is_unix:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            # On a unix socket the request's last bytes are still unread (see UwsgiConnection): closing now resets.
+            self.close()
+
+    def close(self) -> None:
+        """Close; nothing of the connection is left behind anywhere."""
+        if self.closed:
+            return
+        self.closed = True
+        self.core = None
+        if self.mask:
+            self.worker.poller.forget(self.sock.fileno())
+        self.sock.close()
+        self.worker.connection_closed(self)
+
+    def title(self) -> str:
+        """Return the request in two words."""
+        return "no request yet"
+
+    def head_end(self, response: Response, length: int | None) -> str:
+        """See wsgi.response.Writer."""
+        raise NotImplementedError
+
+
+def _wake(hub: Any, core: Core, serial: int) -> None:
+    if core.serial == serial and core.waiting:
+        hub.resume(core)

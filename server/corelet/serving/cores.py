@@ -1,0 +1,437 @@
+"""Cores and the hub: the only module that switches greenlets, and the only one that imports greenlet.
+
+The *hub* is the greenlet that runs the event loop. A *core* is a greenlet that serves one request at a time; its parent is
+the hub. Control goes hub -> core in `_slice` (and `start`, its hot form), and core -> hub in `Hub.wait`, in the
+application's own `me.parent.switch()`, and at the end of a request. Nothing else moves it.
+
+A core that is not running is in one of three states:
+    idle       no job; it may be taken for the next request
+    waiting    in one of the server's own waits (body, full socket, await_); only the server resumes it
+    suspended  by the application's raw `parent.switch()`; whoever knows the greenlet resumes it with `switch()`
+
+Rules, each paid for by a measurement (see ARCHITECTURE.md):
+* Greenlets are pooled: a fresh one costs 10 µs from CPython 3.11 on, a pooled one 0.4. One that somebody still holds a
+  reference to is retired instead, so that a late `switch()` finds a dead greenlet and never another request.
+* Every request runs in a fresh contextvars.Context.
+* The running loop is hidden while a core runs: a visible one makes asyncio.run, asgiref and Django's ORM refuse to work.
+* Under uvloop control enters a core from call_soon only: libuv keeps lists on the C stack that a switch would swap out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+import threading
+from asyncio import tasks as asyncio_tasks
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import greenlet
+
+from corelet.base.errors import ClientDisconnected, HarakiriError, NotInCore, Unwind
+from corelet.serving.where import suspended_at
+
+logger = logging.getLogger("corelet.cores")
+
+GreenletExit = greenlet.GreenletExit
+getcurrent = greenlet.getcurrent
+
+NEVER = float("inf")
+SWEEP_SECONDS = 0.5  # how late a deadline may be noticed; a timer for each wait costs more than this imprecision
+UNWIND_GRACE_SECONDS = 5.0  # how long `finally` blocks may wait before they are interrupted in their turn
+MAX_KEPT_SWITCHES = 64
+
+_raw_switch = greenlet.greenlet.switch
+_raw_throw = greenlet.greenlet.throw
+_set_running_loop = asyncio._set_running_loop
+
+
+class Job(Protocol):
+    """What a core runs: one request of one connection."""
+
+    def serve(self, core: Core) -> None:
+        """Run in the core, from the first byte of the application's work to the last of the reply. Never raises."""
+
+    def suspended(self, core: Core) -> None:
+        """In the hub: the core has been suspended for the first time; watch whether the client is still there."""
+
+    def released(self) -> None:
+        """In the hub: the core is free again."""
+
+    def title(self) -> str:
+        """Return the request in a word or two, for the log."""
+
+
+class Core(greenlet.greenlet):
+    """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is."""
+
+    __slots__ = (
+        "context",
+        "deadline",
+        "environ",
+        "gone_at",
+        "harakiri_at",
+        "hub",
+        "job",
+        "kept",
+        "late",
+        "local",
+        "number",
+        "requests",
+        "serial",
+        "since",
+        "switches",
+        "unwinding",
+        "waiting",
+        "watched",
+    )
+
+    def __init__(self, hub: Hub, number: int, environ: dict[str, Any], local: dict[int, Any]) -> None:
+        super().__init__(parent=hub.greenlet)
+        self.hub = hub
+        self.number = number
+        self.environ = environ  # the server's keys of the environ that are the same for all requests on this core
+        self.local = local  # threading.local values: they belong to the number and outlive this greenlet
+        self.job: Job | None = None
+        self.context: contextvars.Context | None = None
+        self.serial = 0  # of the request; tells a late callback that its request is over
+        self.requests = 0
+        self.switches = 0
+        self.waiting = False
+        self.watched = False
+        self.since = 0.0  # loop time of the suspension
+        self.deadline = NEVER
+        self.harakiri_at = NEVER
+        self.gone_at = NEVER  # when a client that has closed its side counts as gone
+        self.late: BaseException | None = None  # what to throw at the deadline
+        self.unwinding: BaseException | None = None
+        self.kept: deque[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] | None = None
+
+    def run(self, job: Job | None) -> None:
+        """The core's life: a job, then the hub; None ends it."""
+        to_hub = self.hub.greenlet.switch
+        while job is not None:
+            job.serve(self)
+            self.job = job = None
+            job = to_hub()
+
+    def switch(self, *args: Any, **kwargs: Any) -> Any:
+        """Resume the core with these values; what its `parent.switch()` returns.
+
+        From a loop callback or a coroutine: at once, as under uWSGI. During one of the server's own waits: kept, and replayed
+        after it. From another core: at the next turn of the loop. From another thread: as soon as the loop wakes up.
+        After the request has ended: nothing.
+        """
+        return self.hub.enter(self, _raw_switch, args, kwargs)
+
+    def throw(self, *args: Any) -> Any:
+        """Raise an exception in the core, where it is suspended; otherwise as `switch`."""
+        return self.hub.enter(self, _raw_throw, args, {})
+
+
+class Hub:
+    """All cores of a worker, and the greenlet that they switch to.
+
+    To be made in the thread, and the greenlet, that runs the loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        count: int,
+        environ: Callable[[int], dict[str, Any]],
+        *,
+        hide_loop: bool = True,
+        only_call_soon: bool = False,
+        suspend_seconds: float = NEVER,
+        harakiri_seconds: float = 0.0,
+    ) -> None:
+        self.loop = loop
+        self.greenlet = getcurrent()
+        self.thread = threading.get_ident()
+        self.hide_loop = hide_loop
+        self.only_call_soon = only_call_soon
+        self.suspend_seconds = suspend_seconds
+        self.harakiri_seconds = harakiri_seconds
+        self.queue: deque[tuple[Job, float]] = deque()  # complete requests that wait for a core, and since when
+        self.on_free: Callable[[], None] | None = None  # set by who wants to be told once that a core is free
+        self.retired = 0
+        self._base_context = contextvars.copy_context()
+        self._feeding = False
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._idle_references = sys.maxsize
+        self.cores = [Core(self, number, environ(number), {}) for number in range(count)]
+        self.idle = [self.cores[number] for number in reversed(range(count))]  # core 0 is taken first
+        self._calibrate()
+
+    # -- taking and starting a core, on the hot way ---------------------------------------------------------------
+
+    def take(self) -> Core:
+        """Take a free core. One that is still known to somebody is replaced: see the rules above."""
+        core = self.idle.pop()
+        if sys.getrefcount(core) > self._idle_references:
+            core = self._replace(core)
+        return core
+
+    def start(self, core: Core, job: Job) -> None:
+        """Control goes to the core; it comes back when the request is over or the core is suspended."""
+        core.job = job
+        core.context = core.gr_context = self._base_context.copy()
+        core.serial += 1
+        core.switches = 1
+        if self.harakiri_seconds:
+            core.harakiri_at = self.loop.time() + self.harakiri_seconds
+        if self.hide_loop:
+            _set_running_loop(None)
+            try:
+                _raw_switch(core, job)
+            finally:
+                self._show_loop()
+        else:
+            _raw_switch(core, job)
+        if core.job is None:
+            self._release(core, job)
+        else:
+            self._suspended(core, job)
+
+    def _release(self, core: Core, job: Job) -> None:
+        core.requests += 1
+        core.context = None
+        core.harakiri_at = NEVER
+        if core.switches > 1 or core.unwinding is not None:
+            core.unwinding = core.late = core.kept = None
+            core.waiting = core.watched = False
+            core.gone_at = NEVER
+            core.since = 0.0
+        if core.__dict__:
+            core.__dict__.clear()  # what the application hung on the greenlet was this request's
+        self.idle.append(core)
+        job.released()
+        if self.queue and not self._feeding:
+            self._feed()
+        if self.on_free is not None and self.idle:
+            tell = self.on_free
+            self.on_free = None
+            tell()
+
+    def _feed(self) -> None:
+        """Give free cores to those who wait. A loop, not a recursion through start: a long queue must not fill the stack."""
+        self._feeding = True
+        try:
+            while self.queue and self.idle:
+                job, _since = self.queue.popleft()
+                self.start(self.take(), job)
+        finally:
+            self._feeding = False
+
+    def _calibrate(self) -> None:
+        """Learn the reference count of a core that nobody but the hub knows, with one that has run already."""
+        core = self.idle[-1]
+        _raw_switch(core, _Nothing())
+        core = self.idle.pop()
+        self._idle_references = sys.getrefcount(core)
+        self.idle.append(core)
+
+    def _replace(self, core: Core) -> Core:
+        fresh = Core(self, core.number, core.environ, core.local)
+        fresh.requests = core.requests
+        self.cores[core.number] = fresh
+        self.retired += 1
+        _raw_switch(core, None)  # its run() returns: it is dead from here on
+        return fresh
+
+    # -- suspension -----------------------------------------------------------------------------------------------
+
+    def wait(self, core: Core, deadline: float = NEVER, late: BaseException | None = None) -> Any:
+        """Called in the core: go to the hub until the server resumes it. Returns what `resume` was given.
+
+        At `deadline` (loop time) `late` is raised here. May raise an Unwind.
+        """
+        if getcurrent() is not core:
+            raise NotInCore("a child greenlet cannot wait for its core: call this from the greenlet that runs the view")
+        core.waiting = True
+        core.deadline = deadline
+        core.late = late
+        try:
+            return self.greenlet.switch()
+        finally:
+            core.waiting = False
+
+    def resume(self, core: Core, value: Any = None) -> None:
+        """In the hub, from a plain callback: end a server's wait."""
+        self._slice(core, _raw_switch, (value,), {})
+
+    def raise_in(self, core: Core, error: BaseException) -> None:
+        """In the hub, from a plain callback: end a server's wait with an exception."""
+        self._slice(core, _raw_throw, (error,), {})
+
+    def unwind(self, core: Core, error: Unwind, why: str) -> None:
+        """In the hub: throw `error` into a core that is not running, and say where it was. Its `finally` blocks run."""
+        job = core.job
+        if job is None:
+            return
+        place = suspended_at(core.gr_frame)
+        seconds = self.loop.time() - core.since
+        logger.info("core %d suspended for %.1f s at %s (%s): %s", core.number, seconds, place, job.title(), why)
+        core.unwinding = error
+        self._slice(core, _raw_throw, (error,), {})
+
+    def enter(self, core: Core, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The application's switch() or throw(), from anywhere."""
+        current = getcurrent()
+        if current is self.greenlet:
+            if self.only_call_soon:
+                self.loop.call_soon(self._enter_later, core, core.serial, call, args, kwargs)
+                return None
+            return self._enter_now(core, call, args, kwargs)
+        if current is core:
+            return call(core, *args, **kwargs)
+        if threading.get_ident() != self.thread:
+            self.loop.call_soon_threadsafe(self._enter_later, core, core.serial, call, args, kwargs)
+            return None
+        parent = current.parent
+        while parent is not None:
+            if parent is core:  # a child greenlet of the application's own, on its way back
+                return call(core, *args, **kwargs)
+            parent = parent.parent
+        self.loop.call_soon(self._enter_later, core, core.serial, call, args, kwargs)
+        return None
+
+    def _enter_later(
+        self, core: Core, serial: int, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if core.serial == serial:
+            self._enter_now(core, call, args, kwargs)
+
+    def _enter_now(self, core: Core, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if core.job is None or core.dead:
+            return args[0] if len(args) == 1 else args  # as a switch to a dead greenlet does
+        if core.waiting:
+            kept = core.kept
+            if kept is None:
+                kept = core.kept = deque()
+            if len(kept) < MAX_KEPT_SWITCHES:
+                kept.append((call, args, kwargs))
+            else:
+                logger.warning("core %d: more than %d switches came during one wait; the rest is dropped", core.number, len(kept))
+            return None
+        task = asyncio_tasks.current_task(self.loop)
+        if task is None:
+            return self._slice(core, call, args, kwargs)
+        # A coroutine switches into the core: the core must not see the coroutine's task as its own.
+        asyncio_tasks._leave_task(self.loop, task)
+        try:
+            return self._slice(core, call, args, kwargs)
+        finally:
+            asyncio_tasks._enter_task(self.loop, task)
+
+    def _replay(self, core: Core, serial: int) -> None:
+        if core.serial == serial and core.kept and not core.waiting and core.job is not None:
+            call, args, kwargs = core.kept.popleft()
+            self._slice(core, call, args, kwargs)
+
+    def _slice(self, core: Core, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Control goes to a suspended core until it is suspended again or its request is over."""
+        job = core.job
+        if job is None:
+            return None
+        core.since = 0.0
+        core.switches += 1
+        if not self.hide_loop:
+            value = call(core, *args, **kwargs)
+        else:
+            _set_running_loop(None)
+            try:
+                value = call(core, *args, **kwargs)
+            finally:
+                self._show_loop()
+        if core.job is None:
+            self._release(core, job)
+        else:
+            self._suspended(core, job)
+        return value
+
+    def _show_loop(self) -> None:
+        """Back in the hub: the loop is the running one, and the thread's, whatever the application did (asyncio.run)."""
+        try:
+            if asyncio.get_event_loop() is not self.loop:
+                asyncio.set_event_loop(self.loop)
+        except RuntimeError:
+            asyncio.set_event_loop(self.loop)
+        _set_running_loop(self.loop)
+
+    def _suspended(self, core: Core, job: Job) -> None:
+        now = core.since = self.loop.time()
+        if core.unwinding is not None:
+            core.deadline = now + UNWIND_GRACE_SECONDS
+            core.late = core.unwinding
+        elif not core.waiting:
+            core.deadline = now + self.suspend_seconds
+            core.late = None
+        if core.kept and not core.waiting:
+            self.loop.call_soon(self._replay, core, core.serial)
+        if not core.watched:
+            core.watched = True
+            job.suspended(core)
+        if self._sweep_timer is None:
+            self._sweep_timer = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    # -- deadlines ------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        """Expire what is due, looking at every core: no timer per request. Stops by itself when no core is suspended."""
+        self._sweep_timer = None
+        now = self.loop.time()
+        for core in list(self.cores):
+            if core.since and min(core.deadline, core.harakiri_at, core.gone_at) <= now:
+                self._expire(core, now)
+        if self._sweep_timer is None and any(core.since for core in self.cores):
+            self._sweep_timer = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _expire(self, core: Core, now: float) -> None:
+        if core.harakiri_at <= now:
+            core.harakiri_at = NEVER
+            seconds = f"{self.harakiri_seconds:g} s"
+            self.unwind(core, HarakiriError(f"the request took longer than harakiri = {seconds}"), f"harakiri after {seconds}")
+        elif core.gone_at <= now:
+            core.gone_at = NEVER
+            error: Unwind = ClientDisconnected("the client closed its side of the connection")
+            self.unwind(core, error, "the client closed its side a socket-timeout ago; unwound")
+        elif core.late is None:
+            seconds = f"{self.suspend_seconds:g} s"
+            error = HarakiriError(f"nobody resumed this core for suspend-timeout = {seconds}; was its wake-up lost?")
+            self.unwind(core, error, f"nobody resumed it for {seconds} (suspend-timeout); unwound")
+        elif isinstance(core.late, Unwind):
+            self.unwind(core, core.late, str(core.late))
+        else:
+            self.raise_in(core, core.late)
+
+    def busy(self) -> list[Core]:
+        """The cores that have a request."""
+        return [core for core in self.cores if core.job is not None]
+
+
+class _Nothing:
+    """A job that does nothing: it brings a core to the state between two requests."""
+
+    def serve(self, core: Core) -> None: ...
+
+    def suspended(self, core: Core) -> None: ...
+
+    def released(self) -> None: ...
+
+    def title(self) -> str:
+        return "nothing"
+
+
+def current_core() -> Core | None:
+    """The core whose request the caller runs for: its own greenlet's, or the one that a child greenlet belongs to."""
+    current: Any = getcurrent()
+    while current is not None:
+        if isinstance(current, Core):
+            return current if current.job is not None else None
+        current = current.parent
+    return None

@@ -1,0 +1,140 @@
+"""One request on one core, whichever protocol it came by: environ, application, reply, outcome.
+
+What an application may do to a server is decided here: an exception becomes a 500 while nothing has been sent and a cut
+reply afterwards, sys.exit() is an error of its request, an unwound request is answered 504 or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from corelet.base.errors import BodyError, ClientDisconnected, HarakiriError, ResponseError, Unwind
+from corelet.base.outcome import Outcome
+from corelet.serving.cores import Core, GreenletExit
+from corelet.serving.where import application_part
+from corelet.wire.reply import reason_phrase
+from corelet.wsgi.environ import url_scheme
+from corelet.wsgi.gateway import run
+from corelet.wsgi.input import EMPTY_INPUT, Input
+from corelet.wsgi.response import Response, Writer
+
+if TYPE_CHECKING:
+    from corelet.serving.worker import Worker
+
+logger = logging.getLogger("corelet.request")
+
+
+class Channel(Writer, Protocol):
+    """The connection, as a request sees it."""
+
+    worker: Worker
+    gone: bool
+
+    def title(self) -> str:
+        """Return the request in two words, for the log."""
+
+
+def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input, sizes: tuple[int, int]) -> bool:
+    """Run the request. True when the reply is complete, False when the connection has to be cut. Never raises.
+
+    `sizes` are the count of variables and their bytes on the wire, for the log.
+    """
+    worker = channel.worker
+    log = worker.access_log
+    began = time.perf_counter() if log is not None else 0.0
+    environ.update(core.environ)
+    environ["wsgi.url_scheme"] = url_scheme(environ)
+    environ["wsgi.input"] = body
+    response = Response(channel, environ["REQUEST_METHOD"] == "HEAD")
+    try:
+        application = worker.application
+        if application is None:
+            application = worker.applications.resolve(environ) or worker.no_application
+        run(application, environ, response)
+    except BaseException as error:  # noqa: BLE001 - the border around the application
+        _failed(channel, core, response, error)
+    if body is not EMPTY_INPUT:
+        body.detach()
+    if response.surplus:
+        logger.warning(
+            "core %d %s: the application gave more than its Content-Length: %s; the surplus was dropped",
+            core.number, channel.title(), response.length,
+        )
+    worker.requests += 1
+    if log is not None:
+        elapsed = int((time.perf_counter() - began) * 1_000_000)
+        log(_outcome(worker, core, environ, response, sizes, elapsed))
+    return response.complete
+
+
+def _failed(channel: Channel, core: Core, response: Response, error: BaseException) -> None:
+    """Decide what an exception becomes. Leaves `response.complete` True when the peer has a whole reply."""
+    worker = channel.worker
+    worker.exceptions += 1
+    if isinstance(core.unwinding, HarakiriError) or isinstance(error, HarakiriError):
+        core.unwinding = None  # the 504 itself is to be sent
+        worker.harakiris += 1
+        if not response.head_sent:
+            _answer(response, 504, "the application did not answer in time")
+    elif isinstance(error, ClientDisconnected) or core.unwinding is not None:
+        response.complete = False
+    elif isinstance(error, (Unwind, GreenletExit)):
+        response.complete = False
+    else:
+        _report(channel, core, response, error)
+        if response.complete:
+            return  # close() failed after the last byte: the peer has its reply
+        if not response.head_sent:
+            status = error.status if isinstance(error, BodyError) else 500
+            text = str(error) if isinstance(error, BodyError) else "the application failed; its error is in the server's log"
+            _answer(response, status, text)
+
+
+def _answer(response: Response, status: int, text: str) -> None:
+    phrase = reason_phrase(status)
+    try:
+        response.replace(f"{status} {phrase}", f"{status} {phrase}: {text}\n".encode())
+    except Unwind:
+        response.complete = False
+
+
+def _report(channel: Channel, core: Core, response: Response, error: BaseException) -> None:
+    """One record: what failed, in which request, what the client got, and the application's part of the traceback."""
+    if response.complete:
+        fate = "after its complete reply"
+    elif response.head_sent:
+        fate = f"after {response.body_bytes} bytes of its reply, which is cut"
+    else:
+        fate = "before its reply"
+    if isinstance(error, BodyError):
+        logger.warning("core %d %s: %s", core.number, channel.title(), error)
+        return
+    if isinstance(error, ResponseError):
+        logger.error("core %d %s: the application broke PEP 3333 %s: %s", core.number, channel.title(), fate, error)
+        return
+    trace = (type(error), error, application_part(error.__traceback__))
+    logger.error("core %d %s: the application failed %s", core.number, channel.title(), fate, exc_info=trace)
+
+
+def _outcome(
+    worker: Worker, core: Core, environ: dict[str, Any], response: Response, sizes: tuple[int, int], elapsed_us: int
+) -> Outcome:
+    return Outcome(
+        environ=environ,
+        status=response.status,
+        body_bytes=response.body_bytes,
+        head_bytes=response.head_bytes,
+        header_count=response.header_count,
+        elapsed_us=elapsed_us,
+        core=core.number,
+        switches=core.switches,
+        var_count=sizes[0],
+        var_bytes=sizes[1],
+        worker_requests=worker.requests,
+        total_requests=worker.requests,
+        started=time.time() - elapsed_us / 1_000_000,
+        response_headers=response.headers if response.status else None,
+        worker_id=worker.worker_id,
+    )

@@ -1,0 +1,245 @@
+"""One worker: a loop, its cores, its poller, its listeners, its application. Everything a connection asks of the server.
+
+The loop is made and set before the application is imported, so that a module-level `asyncio.get_event_loop()` finds the
+loop that will run. Signals and sockets belong to the process layer, which gives orders here: `run`, `drain`, `stop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from corelet import __version__
+from corelet.base.address import Address
+from corelet.base.config import Config
+from corelet.base.loading import Applications
+from corelet.base.logs import RateLimited
+from corelet.base.outcome import Outcome
+from corelet.serving import local
+from corelet.serving.connection import Connection
+from corelet.serving.cores import NEVER, Core, Hub
+from corelet.serving.deadlines import SWEEP_SECONDS, DeadlineQueue
+from corelet.serving.http import HttpConnection
+from corelet.serving.listener import Listener
+from corelet.serving.poller import Poller
+from corelet.serving.uwsgi import UwsgiConnection
+from corelet.wsgi.environ import server_keys
+
+logger = logging.getLogger("corelet.worker")
+
+RESERVED_DESCRIPTORS = 64  # for the application's own files and connections, and ours
+DEFAULT_CONNECTIONS = 10_000
+LINGER_SECONDS = 5.0  # nginx's lingering_timeout
+PROTOCOLS: dict[str, type[Connection]] = {"uwsgi": UwsgiConnection, "http": HttpConnection}
+
+
+class Worker:
+    """What serves requests in one process. `access_log` takes each Outcome, or is None when logging is off."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        worker_id: int = 1,
+        access_log: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.loop = loop
+        self.worker_id = worker_id
+        self.access_log = access_log
+        self.only_call_soon = type(loop).__module__.partition(".")[0] == "uvloop"
+        self.limits = config.limits
+        self.max_block_bytes = self.limits.max_block_bytes
+        self.max_vars = self.limits.max_vars
+        self.max_connections = config.max_connections or default_connections()
+        self.applications: Any = None
+        self.application: Any = None
+        self.listeners: list[Listener] = []
+        self.connections = 0
+        self.draining = False
+        self.keeps_alive = config.http_keepalive > 0
+        self.requests = 0
+        self.exceptions = 0
+        self.harakiris = 0
+        self._node = socket.gethostname()
+        self._named: set[str] = set()
+        self._limited = RateLimited(logger)
+        self._drained: asyncio.Future[None] | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        keys = partial(
+            server_keys,
+            node=self._node,
+            version=f"corelet {__version__}",
+            multithread=config.cores > 1,
+            multiprocess=config.processes > 1,
+        )
+        self.hub = Hub(
+            loop,
+            config.cores,
+            lambda number: keys(core=number),
+            hide_loop=config.running_loop == "hidden",
+            only_call_soon=self.only_call_soon,
+            suspend_seconds=config.suspend_timeout or NEVER,
+            harakiri_seconds=config.harakiri,
+        )
+        self.poller = Poller(loop, only_call_soon=self.only_call_soon)
+        self.heads = DeadlineQueue[Any](config.head_timeout, lambda connection: connection.expire(), self._arm)
+        self.idle_connections = DeadlineQueue[Any](
+            config.http_keepalive, lambda connection: connection.expire(), self._arm
+        )
+        self.lingering = DeadlineQueue[Any](LINGER_SECONDS, lambda connection: connection.close(), self._arm)
+
+    # -- the life of a worker -------------------------------------------------------------------------------------
+
+    def serve(self, applications: Applications, sockets: Iterable[tuple[socket.socket, Address]]) -> None:
+        """Begin to accept; the loop is to be run by the caller."""
+        self.applications = applications
+        self.application = applications.only
+        self.listeners = [Listener(self, sock, address, PROTOCOLS[address.protocol]) for sock, address in sockets]
+        for listener in self.listeners:
+            listener.resume()
+
+    async def drain(self, seconds: float) -> bool:
+        """Accept nothing more, let requests finish for so long, then unwind them. True when all could finish."""
+        self.draining = True
+        self.keeps_alive = False
+        for listener in self.listeners:
+            listener.close()
+        for connection in self.idle_connections.entries():
+            connection.close()
+        deadline = self.loop.time() + seconds
+        while (self.hub.busy() or self.hub.queue) and self.loop.time() < deadline:
+            self._drained = self.loop.create_future()
+            self.hub.on_free = self._core_is_free
+            await asyncio.wait([self._drained], timeout=min(0.1, max(0.0, deadline - self.loop.time())))
+        return not self.hub.busy()
+
+    def _core_is_free(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # -- what connections and listeners ask -----------------------------------------------------------------------
+
+    def enqueue(self, connection: Connection) -> None:
+        """A complete request finds no core: it waits, in order, for a bounded time, among a bounded number."""
+        if len(self.hub.queue) >= self.config.max_queued:
+            connection.refuse(503, f"all cores are busy and {self.config.max_queued} requests wait already (max-queued)")
+            return
+        self.hub.queue.append((connection, self.loop.time()))
+        self._arm()
+        connection.enqueued()
+
+    def withdraw(self, connection: Connection) -> None:
+        """Its client has gone before a core was free."""
+        queue = self.hub.queue
+        for entry in queue:
+            if entry[0] is connection:
+                queue.remove(entry)
+                break
+        connection.close()
+
+    def full(self) -> None:
+        """No core is free, or too many connections are open: leave the rest to the kernel's backlog."""
+        for listener in self.listeners:
+            listener.pause()
+        if not self.hub.idle:
+            self.hub.on_free = self.free
+
+    def free(self) -> None:
+        """A core or a place for a connection is free again."""
+        if self.hub.idle and self.connections < self.max_connections:
+            for listener in self.listeners:
+                listener.resume()
+        elif not self.hub.idle:
+            self.hub.on_free = self.free
+
+    def connection_closed(self, connection: Connection) -> None:
+        """Forget it everywhere."""
+        self.heads.discard(connection)
+        self.idle_connections.discard(connection)
+        self.lingering.discard(connection)
+        self.connections -= 1
+        if self.connections == self.max_connections - 1:
+            self.free()
+
+    def connection_variables(self, sock: Any, address: Any) -> dict[str, str]:
+        """The CGI variables of an HTTP connection that no header may set."""
+        own = sock.getsockname()
+        tcp = isinstance(address, tuple)
+        return {
+            "REMOTE_ADDR": address[0] if tcp else "",
+            "REMOTE_PORT": str(address[1]) if tcp else "",
+            "SERVER_NAME": own[0] if tcp else self._node,
+            "SERVER_PORT": str(own[1]) if tcp else "80",
+            "REQUEST_SCHEME": "http",
+        }
+
+    def complain(self, key: str, message: str, *values: object) -> None:
+        """One line for what a peer does wrong; the same again only once an interval, with a count (security rule 9)."""
+        self._limited.log(self.loop.time(), key, logging.WARNING, message, *values)
+
+    def name_powerless(self, names: frozenset[str]) -> None:
+        """Variables from the wire that uWSGI would obey: named once each."""
+        for name in sorted(names - self._named):
+            self._named.add(name)
+            logger.warning("%s came in a packet and is ignored: what a peer sends loads no code and opens no file", name)
+
+    def no_application(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        """What is served where no application is mounted."""
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"404 Not Found: no application is mounted here\n"]
+
+    def busy_cores(self) -> list[Core]:
+        """For counters and logs."""
+        return self.hub.busy()
+
+    # -- deadlines ------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Something has begun to wait: the sweep runs while anything does, and an idle worker sleeps."""
+        if self._deadline_timer is None:
+            self._deadline_timer = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._deadline_timer = None
+        now = self.loop.time()
+        for queue in (self.heads, self.idle_connections, self.lingering):
+            if len(queue):
+                queue.sweep(now)
+        waiting = self.hub.queue
+        seconds = self.config.queue_timeout
+        while waiting and seconds and waiting[0][1] <= now - seconds:
+            connection: Any = waiting.popleft()[0]
+            connection.refuse(503, f"no core was free within {seconds:g} s (queue-timeout)")
+        self._limited.expire(now)
+        if waiting or len(self.heads) or len(self.idle_connections) or len(self.lingering):
+            self._arm()
+
+
+def default_connections() -> int:
+    """As many as the process may have descriptors for, less some, and 10,000 at most."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return DEFAULT_CONNECTIONS
+    return max(16, min(DEFAULT_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
+
+
+def make_loop(config: Config) -> asyncio.AbstractEventLoop:
+    """Make the worker's loop and set it, before the application is imported."""
+    if config.loop == "uvloop":
+        import uvloop  # noqa: PLC0415 - an extra
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    if config.thread_local == "core":
+        local.install()
+    return loop
+
