@@ -67,6 +67,20 @@ def stat_fields(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()  # a command name may hold spaces and parentheses
 
 
+def machine_busy_us() -> float:
+    """CPU microseconds the whole machine has been busy since it began, what its hypervisor took away included."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (
+        int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) * US_PER_TICK
+
+
+def children_cpu_us() -> float:
+    """CPU microseconds of this process and of the children it has waited for: here, the load generator's."""
+    times = os.times()
+    return (times.user + times.system + times.children_user + times.children_system) * 1_000_000
+
+
 def tree_memory(root_pid: int) -> Memory:
     """Memory of the tree from /proc/PID/smaps_rollup. PSS counts a page shared by n processes as 1/n."""
     rss = pss = 0

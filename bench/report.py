@@ -15,6 +15,7 @@ from bench.cases import CASES, Case
 from bench.servers import BASELINES, CONTESTANTS, GOALS, MAX_SUSPENDED_BYTES, Contestant, Goal
 
 NONE = "–"
+MAX_QUIET_SHARE = 0.05  # of the machine: a busy neighbour costs a server its caches, and not every server the same
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Sample:
     requests_per_second: float
     p50_ms: float
     p99_ms: float
+    others_share: float  # of the machine's CPU during the slice, used by what has no part in it; 0 to 1
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def markdown(results: Results) -> str:
     """The whole report as it is printed."""
     parts = [f"{', '.join(f'{key} {value}' for key, value in results.machine.items())}"]
     parts.append(", ".join(f"{key} {value}" for key, value in results.settings.items()))
+    if results.samples:
+        parts.append(disturbance(results.samples))
     for group in BASELINES:
         members = [one for one in CONTESTANTS if one.group == group and measured_at_all(results, one)]
         parts += [case_table(results, group, members, case) for case in CASES if members and case.name in results.cases]
@@ -118,6 +122,14 @@ def markdown(results: Results) -> str:
         parts.append("### Missing\n\n" + "\n".join(f"- {name}: {why}" for name, why in results.problems.items()))
     parts.append("### Goals\n\n" + "\n".join(f"- {line}" for line in judgement(results)))
     return "\n\n".join(parts) + "\n"
+
+
+def disturbance(samples: tuple[Sample, ...]) -> str:
+    """How busy the machine was with other things, and whether the figures may be quoted."""
+    shares = [sample.others_share for sample in samples]
+    usual = statistics.median(shares)
+    text = f"other processes took {usual:.0%} of the machine in the median slice, at most {max(shares):.0%}"
+    return text if usual <= MAX_QUIET_SHARE else f"**Disturbed: {text}. Not figures to quote.**"
 
 
 def measured_at_all(results: Results, contestant: Contestant) -> bool:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from typing import TypeVar
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.cases import CASES, ECHO, Case
-from bench.cpu import tree_cpu_us
+from bench.cpu import children_cpu_us, machine_busy_us, tree_cpu_us
 from bench.launch import (
     NotStarted,
     Running,
@@ -224,6 +226,7 @@ def turned(ready: tuple[Ready, ...], number: int) -> tuple[Ready, ...]:
 def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, connections: int) -> Sample:
     """One slice of load, with the CPU of the server's tree and of nginx read before and after."""
     nginx = place.nginx if one.contestant.group != HTTP else None
+    began, busy, ours = time.monotonic(), machine_busy_us(), children_cpu_us()
     before, nginx_before = tree_cpu_us(one.running.pid), tree_cpu_us(nginx.pid) if nginx else 0.0
     result = run_slice(
         one.port,
@@ -234,6 +237,8 @@ def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, 
         body_file=place.body_files[case.name],
     )
     used, nginx_used = tree_cpu_us(one.running.pid) - before, (tree_cpu_us(nginx.pid) if nginx else 0.0) - nginx_before
+    ours = children_cpu_us() - ours + used + nginx_used
+    others = (machine_busy_us() - busy - ours) / ((time.monotonic() - began) * 1_000_000 * (os.cpu_count() or 1))
     one.running.empty_log()
     return Sample(
         contestant=one.contestant.name,
@@ -245,6 +250,7 @@ def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, 
         requests_per_second=result.requests_per_second,
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
+        others_share=max(0.0, others),
     )
 
 
@@ -258,9 +264,11 @@ def machine(peers: Sequence[Path]) -> dict[str, str]:
         ),
         platform.machine(),
     )
-    cores = len([line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("processor")])
-    found = {"CPU": f"{model} × {cores}", "Linux": platform.release(), "harness on CPython": platform.python_version()}
-    found["load average before"] = Path("/proc/loadavg").read_text().split()[0]
+    found = {
+        "CPU": f"{model} × {os.cpu_count()}",
+        "Linux": platform.release(),
+        "harness on CPython": platform.python_version(),
+    }
     for name in ("corelet", "uwsgi", "gunicorn", "granian", "waitress"):
         found[name] = version(name, peers)
     return found

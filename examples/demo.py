@@ -64,6 +64,12 @@ FORM = """
 </form>
 """
 
+NO_CORE = """
+<h1>Not under corelet</h1>
+<p>This page waits with <code>corelet.await_</code>, which suspends the core that a request runs on. Another server runs
+this application here, so there is no core. Start it with <code>corelet --wsgi-file examples/demo.py</code>.</p>
+"""
+
 View = Callable[["WSGIEnvironment", "StartResponse"], Iterable[bytes]]
 
 
@@ -121,10 +127,7 @@ def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 def awaiting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Wait a second on the loop. The core is suspended, the worker is not."""
     if not on_a_core():
-        explanation = (
-            "<h1>Not under corelet</h1><p>This page awaits with <code>corelet.await_</code>, for which it has to "
-        )
-        return page(environ, start_response, explanation + "run on one of corelet's cores.</p>", "501 Not Implemented")
+        return page(environ, start_response, NO_CORE, "501 Not Implemented")
     began = time.monotonic()
     corelet.await_(asyncio.sleep(1))
     waited = f"<h1>Awaited</h1><p>The view was away for {time.monotonic() - began:.3f} seconds.</p>"
@@ -133,7 +136,7 @@ def awaiting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
 
 
 def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
-    """A generator. The header tells nginx not to collect the reply; the page is plain text, which browsers show at once."""
+    """A generator. X-Accel-Buffering tells nginx not to collect the reply; nosniff tells the browser not to, either."""
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("X-Accel-Buffering", "no")]
     start_response("200 OK", [*headers, ("X-Content-Type-Options", "nosniff")])
     began = time.monotonic()
@@ -173,11 +176,10 @@ def download(environ: WSGIEnvironment, start_response: StartResponse) -> Iterabl
     file = Path(__file__)
     headers = [("Content-Type", "text/x-python; charset=utf-8"), ("Content-Length", str(file.stat().st_size))]
     start_response("200 OK", [*headers, ("Content-Disposition", f'attachment; filename="{file.name}"')])
-    opened = file.open("rb")
     wrapper: Any = environ.get("wsgi.file_wrapper")
     if wrapper is None:
-        return iter(lambda: opened.read(FILE_BLOCK_BYTES), b"")
-    blocks: Iterable[bytes] = wrapper(opened, FILE_BLOCK_BYTES)
+        return [file.read_bytes()]
+    blocks: Iterable[bytes] = wrapper(file.open("rb"), FILE_BLOCK_BYTES)  # closed by the server, with the reply
     return blocks
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import corelet
 from flask import Flask, Response
+
+import corelet
 
 LINES = 5
 PAUSE_SECONDS = 0.5

@@ -15,7 +15,7 @@ port=$1 address=$2
 # Debian keeps nginx out of a user's PATH.
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 if ! command -v nginx >/dev/null; then
-    echo "nginx is not installed; on Debian or Ubuntu: apt-get install nginx-light" >&2
+    echo "nginx is not installed; on Debian or Ubuntu: apt-get install nginx" >&2
     exit 127
 fi
 

@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from corelet import __version__
 from corelet.base.argv import configure
 from corelet.base.config import OPTIONS, Config, Resolved
 from corelet.base.errors import ConfigError, LoadError, OperatorError
@@ -94,16 +95,9 @@ def _complain(error: OperatorError, stream: TextIO) -> None:
 def version_text() -> str:
     """One line: corelet's version and those of what it stands on."""
     return (
-        f"corelet {_version_of('corelet')} ({platform.python_implementation()} {platform.python_version()}, "
-        f"greenlet {_version_of('greenlet')})"
+        f"corelet {__version__} ({platform.python_implementation()} {platform.python_version()}, "
+        f"greenlet {importlib.metadata.version('greenlet')})"
     )
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def help_text() -> str:

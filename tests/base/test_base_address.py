@@ -53,7 +53,9 @@ def test_a_name_that_cannot_be_resolved_is_named():
     def fail(host):
         raise socket.gaierror(-2, "Name or service not known")
 
-    with pytest.raises(ConfigError, match=r"^web:80: the host web cannot be resolved \(.*not known\); write its number"):
+    with pytest.raises(
+        ConfigError, match=r"^web:80: the host web cannot be resolved \(.*not known\); write its number"
+    ):
         parse("web:80", look_up=fail)
     with pytest.raises(ConfigError, match="the host web has no address"):
         parse("web:80", look_up=lambda host: [])

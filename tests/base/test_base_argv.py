@@ -157,16 +157,17 @@ def test_a_choice_names_its_words():
 
 @pytest.mark.parametrize("text", ["999", "rw-", "0o660", "-660", "77777"])
 def test_a_mode_is_octal(text):
-    assert problems(f"--chmod-socket={text}") == [
-        f"--chmod-socket: expected an octal mode such as 660; got {text!r}"
-    ]
+    assert problems(f"--chmod-socket={text}") == [f"--chmod-socket: expected an octal mode such as 660; got {text!r}"]
 
 
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
         ("uwsgi.ini", "uwsgi.ini: this version reads no configuration files; give its options here as --key=value"),
-        ("app.ini:prod", "app.ini:prod: this version reads no configuration files; give its options here as --key=value"),
+        (
+            "app.ini:prod",
+            "app.ini:prod: this version reads no configuration files; give its options here as --key=value",
+        ),
         ("app.py", "'app.py' stands alone; write --wsgi-file app.py"),
         ("site.wsgi", "'site.wsgi' stands alone; write --wsgi-file site.wsgi"),
         ("app:app", "'app:app' stands alone; write --module app:app"),

@@ -11,6 +11,10 @@ from corelet.base.limits import Limits
 from corelet.base.option import Kind, Verdict
 
 
+def configured(line):
+    return configure(line.split())
+
+
 def test_no_name_and_no_letter_is_taken_twice():
     names = [name for row in OPTIONS for name in row.names]
     letters = [row.short for row in OPTIONS if row.short]
@@ -63,9 +67,9 @@ def test_the_default_limits_are_those_of_the_wire():
 
 
 def test_limits_follow_their_options():
-    config = configure(
+    config = configured(
         "--limit-post 1 --max-vars 2 --http-max-request-line 3 --http-max-headers 4 --http-max-head 5 "
-        "--http-max-chunk-line 6 --http-max-trailer 7 --buffer-size 8".split()
+        "--http-max-chunk-line 6 --http-max-trailer 7 --buffer-size 8"
     ).config
     assert config.limits == Limits(
         max_body_bytes=1,
@@ -87,16 +91,16 @@ def test_a_buffer_size_beyond_what_a_packet_can_say_is_lowered_with_a_note():
 
 
 def test_asyncio_raises_a_socket_timeout_that_stands_before_it():
-    resolved = configure("--socket-timeout 4 --asyncio 10".split())
+    resolved = configured("--socket-timeout 4 --asyncio 10")
     assert resolved.config.socket_timeout == 30
     assert resolved.origins["socket_timeout"] == "raised by --asyncio"
     assert resolved.notes == ("asyncio raises socket-timeout from 4 to 30 s; a socket-timeout after it is kept",)
 
 
 def test_asyncio_keeps_a_socket_timeout_that_is_longer_off_or_stands_after_it():
-    assert configure("--socket-timeout 60 --asyncio 10".split()).config.socket_timeout == 60
-    assert configure("--socket-timeout 0 --asyncio 10".split()).config.socket_timeout == 0
-    assert configure("--asyncio 10 --socket-timeout 4".split()).config.socket_timeout == 4
+    assert configured("--socket-timeout 60 --asyncio 10").config.socket_timeout == 60
+    assert configured("--socket-timeout 0 --asyncio 10").config.socket_timeout == 0
+    assert configured("--asyncio 10 --socket-timeout 4").config.socket_timeout == 4
 
 
 def test_http_keepalive_is_a_time_a_bare_flag_or_uwsgis_one():
@@ -120,7 +124,7 @@ def test_http_keepalive_is_a_time_a_bare_flag_or_uwsgis_one():
     ],
 )
 def test_what_differs_from_uwsgi_is_noted(line, note):
-    assert configure(line.split()).notes == (note,)
+    assert configured(line).notes == (note,)
 
 
 def test_uvloop_is_a_loop():
@@ -129,7 +133,7 @@ def test_uvloop_is_a_loop():
 
 
 def test_logging_to_a_network_address_is_refused_and_a_path_with_a_colon_is_not():
-    with pytest.raises(ConfigError, match="^--logto: logging to a network address is not in this version"):
+    with pytest.raises(ConfigError, match=r"^--logto: logging to a network address is not in this version"):
         configure(["--logto", "10.0.0.1:514"])
     assert configure(["--logto", "/var/log/a:b.log"]).config.logto == "/var/log/a:b.log"
 

@@ -1,4 +1,4 @@
-"""What holds for any bytes: a packet or a protocol error and never anything else, the oracle's verdict, in any pieces."""
+"""What holds for any bytes: a packet or a protocol error, the oracle's verdict, and the same in pieces of any size."""
 
 from itertools import pairwise
 

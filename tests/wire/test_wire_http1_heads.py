@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from wire_http1_feeding import LIMITS, PEER, SECOND, Verdict, bytewise, request_of, step, whole
+
 from corelet.base.limits import Limits
 from corelet.wire import http1
 from corelet.wire.http1 import HeadParser, cgi_key
 from corelet.wire.http1_rules import METHODS
 from corelet.wire.request import CHUNKED, Request
-from wire_http1_feeding import LIMITS, PEER, SECOND, Verdict, bytewise, request_of, step, whole
 
 BROWSER = (
     b"GET /path/to/page?x=1&y=%20 HTTP/1.1\r\n"
@@ -81,7 +82,12 @@ def test_a_browsers_request_becomes_cgi_variables() -> None:
         "HTTP_ACCEPT": "text/html,*/*;q=0.8",
         "HTTP_COOKIE": "a=1; b=2",
     }
-    assert (request.body_length, request.keep_alive, request.expects_continue, request.http_10) == (0, True, False, False)
+    assert (request.body_length, request.keep_alive, request.expects_continue, request.http_10) == (
+        0,
+        True,
+        False,
+        False,
+    )
 
 
 def test_each_request_has_variables_of_its_own() -> None:
@@ -165,7 +171,20 @@ def test_an_asterisk_target_has_no_path() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["a", "example.com", "EXAMPLE.com.", "a:80", "a:", "192.0.2.1:8080", "[::1]", "[::1]:80", "[v1.a:b]", "a_b", "%C3%A9", "xn--a"],
+    [
+        "a",
+        "example.com",
+        "EXAMPLE.com.",
+        "a:80",
+        "a:",
+        "192.0.2.1:8080",
+        "[::1]",
+        "[::1]:80",
+        "[v1.a:b]",
+        "a_b",
+        "%C3%A9",
+        "xn--a",
+    ],
 )
 def test_a_valid_host_is_passed_on_as_it_is(host: str) -> None:
     assert request_of(get(host=b"Host: %b\r\n" % host.encode())).variables["HTTP_HOST"] == host
@@ -204,7 +223,11 @@ def test_a_value_is_latin_1_without_blanks_around_it(raw: bytes, value: str) -> 
         ((b"X: a", b"X: a"), "HTTP_X", "a, a"),
         ((b"X:", b"X: b", b"X:"), "HTTP_X", ", b, "),
         ((b"Cookie: a=1", b"cookie: b=2", b"Cookie: c=3"), "HTTP_COOKIE", "a=1; b=2; c=3"),
-        ((b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-For: 192.0.2.2"), "HTTP_X_FORWARDED_FOR", "192.0.2.1, 192.0.2.2"),
+        (
+            (b"X-Forwarded-For: 192.0.2.1", b"X-Forwarded-For: 192.0.2.2"),
+            "HTTP_X_FORWARDED_FOR",
+            "192.0.2.1, 192.0.2.2",
+        ),
     ],
 )
 def test_repeated_headers_are_joined_and_none_is_lost(lines: tuple[bytes, ...], key: str, value: str) -> None:
@@ -214,14 +237,18 @@ def test_repeated_headers_are_joined_and_none_is_lost(lines: tuple[bytes, ...], 
 
 def test_names_with_an_underscore_are_dropped() -> None:
     # CVE-2015-0219: X-Auth_User taken for X-Auth-User
-    variables = request_of(get(b"X_Auth_User: root", b"X-Auth_User: root", b"X-Auth-User: me", b"Content_Length: 5")).variables
+    variables = request_of(
+        get(b"X_Auth_User: root", b"X-Auth_User: root", b"X-Auth-User: me", b"Content_Length: 5")
+    ).variables
     assert variables["HTTP_X_AUTH_USER"] == "me"
     assert "CONTENT_LENGTH" not in variables
     assert "" not in variables
 
 
 def test_an_underscored_framing_header_frames_nothing() -> None:
-    request = request_of(get(b"Content_Length: 5", b"Transfer_Encoding: chunked", b"Expect_: x", line=b"POST / HTTP/1.1"))
+    request = request_of(
+        get(b"Content_Length: 5", b"Transfer_Encoding: chunked", b"Expect_: x", line=b"POST / HTTP/1.1")
+    )
     assert request.body_length == 0
     assert not any(key.startswith(("CONTENT", "HTTP_TRANSFER", "HTTP_EXPECT")) for key in request.variables)
 
@@ -244,7 +271,8 @@ def test_content_variables_are_absent_when_not_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Script-Name", "SCRIPT-NAME", "Remote-User", "HTTPS", "Server-Name", "Server-Port", "Remote-Addr", "Path-Info"]
+    "name",
+    ["Script-Name", "SCRIPT-NAME", "Remote-User", "HTTPS", "Server-Name", "Server-Port", "Remote-Addr", "Path-Info"],
 )
 def test_no_header_sets_a_variable_of_the_server(name: str) -> None:
     plain = request_of(get()).variables
@@ -283,7 +311,9 @@ def test_names_keep_their_other_token_characters() -> None:
         (b"HTTP/1.0", b"Upgrade", False),
     ],
 )
-def test_the_connection_is_kept_as_version_and_connection_say(line: bytes, connection: bytes | None, keep_alive: bool) -> None:
+def test_the_connection_is_kept_as_version_and_connection_say(
+    line: bytes, connection: bytes | None, keep_alive: bool
+) -> None:
     lines = [] if connection is None else [b"Connection: " + connection]
     request = request_of(get(*lines, line=b"GET / " + line))
     assert request.keep_alive is keep_alive
@@ -310,7 +340,9 @@ def test_close_in_a_second_connection_header_counts() -> None:
     ],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS", b"QUERY"])
-def test_the_body_is_framed_by_its_headers_whatever_the_method(lines: list[bytes], body_length: int, method: bytes) -> None:
+def test_the_body_is_framed_by_its_headers_whatever_the_method(
+    lines: list[bytes], body_length: int, method: bytes
+) -> None:
     request = request_of(get(*lines, line=method + b" / HTTP/1.1"))
     assert request.body_length == body_length
 
@@ -342,7 +374,9 @@ def test_a_body_length_within_the_limit_is_accepted() -> None:
         (b"1.0", [b"Content-Length: 5", b"Expect: something"], False),
     ],
 )
-def test_a_continue_is_expected_only_where_http_1_1_has_a_body(version: bytes, lines: list[bytes], expects: bool) -> None:
+def test_a_continue_is_expected_only_where_http_1_1_has_a_body(
+    version: bytes, lines: list[bytes], expects: bool
+) -> None:
     assert request_of(get(*lines, line=b"POST / HTTP/" + version)).expects_continue is expects
 
 

@@ -7,9 +7,10 @@ bug that the row is about.
 from __future__ import annotations
 
 import pytest
+from wire_http1_feeding import LIMITS, PEER, SECOND, Verdict, bytewise, step, whole
+
 from corelet.base.limits import Limits
 from corelet.wire.http1 import HeadParser
-from wire_http1_feeding import LIMITS, PEER, SECOND, Verdict, bytewise, step, whole
 
 G = b"GET / HTTP/1.1\r\n"
 P = b"POST / HTTP/1.1\r\n"

@@ -11,6 +11,8 @@ longer than the write itself.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -60,7 +62,7 @@ class LogFile:
         if self.path is None:
             return
         for stream in (sys.stdout, sys.stderr):
-            _flush(stream)
+            _settle(stream)
         os.dup2(self.descriptor, 1)
         os.dup2(self.descriptor, STDERR)
         os.close(self.descriptor)
@@ -81,12 +83,12 @@ def _open(path: str) -> int:
         raise ConfigError(f"logto {path}: {error.strerror}; is there such a folder, and may we write there?") from error
 
 
-def _flush(stream: IO[str] | None) -> None:
-    try:
-        if stream is not None:
+def _settle(stream: IO[str] | None) -> None:
+    """Write what the stream still holds, and have it write at every line: to a file it would gather 8 KB first."""
+    with contextlib.suppress(OSError, ValueError):  # a closed or broken stream has nothing more to lose
+        if isinstance(stream, io.TextIOWrapper):
             stream.flush()
-    except (OSError, ValueError):  # a closed or broken stream has nothing more to lose
-        pass
+            stream.reconfigure(line_buffering=True)
 
 
 # ---- events ----

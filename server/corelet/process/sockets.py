@@ -28,7 +28,7 @@ from corelet.base.errors import BindError
 
 log = logging.getLogger("corelet")
 
-# Nobody but owner and group may connect (a socket file is made with 0777 minus the umask).
+# A socket file is made with 0777 minus the umask: nobody but owner and group may connect, for which they need to write.
 SOCKET_UMASK = 0o117
 
 SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
@@ -173,9 +173,11 @@ def _bind_unix(sock: ListeningSocket, config: Config) -> None:
     address = sock.address
     owner = None if config.chown_socket is None else _owner(config.chown_socket)
     _remove_stale(address)
-    # The umask belongs to the whole process: nothing else runs yet when sockets are made.
-    before = os.umask(0)
-    os.umask(before | SOCKET_UMASK)
+    # The umask belongs to the whole process: nothing else runs yet when sockets are made. The usual 022 takes the right
+    # to write, which is all that a socket's group needs; one that gives the group nothing (077) is obeyed.
+    before = os.umask(SOCKET_UMASK | 0o077)
+    if before & 0o070 != 0o070:
+        os.umask(SOCKET_UMASK)
     try:
         sock.bind(address.path)
     except OSError as error:

@@ -37,39 +37,22 @@ _scratch = bytearray(READ_BYTES)  # what is thrown away is read into here
 class Connection:
     """One accepted socket. Life: made by the listener; `serve`d by cores; closed by `close`, `cut` or `linger`."""
 
-    __slots__ = (
-        "__weakref__",
-        "address",
-        "body_began",
-        "body_left",
-        "body_received",
-        "closed",
-        "core",
-        "gone",
-        "is_unix",
-        "lingering",
-        "mask",
-        "sock",
-        "started",
-        "wanted",
-        "worker",
-    )
+    # What a connection begins with stands on the class: most of them live for one request and change little of it.
+    core: Core | None = None
+    mask = 0  # what the poller watches
+    wanted = 0  # what the core waits for
+    gone = False  # the connection is broken, or over for this protocol
+    closed = False
+    lingering = 0  # bytes that may still be thrown away
+    body_left = 0
+    body_received = 0
+    body_began = 0.0
 
     def __init__(self, worker: Worker, sock: Any, address: Any, is_unix: bool) -> None:
         self.worker = worker
         self.sock = sock
         self.address = address
         self.is_unix = is_unix
-        self.core: Core | None = None
-        self.mask = 0  # what the poller watches
-        self.wanted = 0  # what the core waits for
-        self.gone = False  # the connection is broken, or over for this protocol
-        self.closed = False
-        self.lingering = 0  # bytes that may still be thrown away
-        self.body_left = 0
-        self.body_received = 0
-        self.body_began = 0.0
-        self.started = 0.0
 
     # -- writing, in a core ---------------------------------------------------------------------------------------
 

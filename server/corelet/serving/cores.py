@@ -161,6 +161,7 @@ class Hub:
         self.retired = 0
         self._base_context = contextvars.copy_context()
         self._feeding = False
+        self._hidden = False
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._idle_references = sys.maxsize
         self.cores = [Core(self, number, environ(number), {}) for number in range(count)]
@@ -184,14 +185,14 @@ class Hub:
         core.switches = 1
         if self.harakiri_seconds:
             core.harakiri_at = self.loop.time() + self.harakiri_seconds
-        if self.hide_loop:
-            _set_running_loop(None)
+        if self._hidden:
+            _raw_switch(core, job)
+        else:
+            self.hide()
             try:
                 _raw_switch(core, job)
             finally:
-                self._show_loop()
-        else:
-            _raw_switch(core, job)
+                self.show()
         if core.job is None:
             self._release(core, job)
         else:
@@ -340,28 +341,36 @@ class Hub:
             return None
         core.since = 0.0
         core.switches += 1
-        if not self.hide_loop:
+        if self._hidden:
             value = call(core, *args, **kwargs)
         else:
-            _set_running_loop(None)
+            self.hide()
             try:
                 value = call(core, *args, **kwargs)
             finally:
-                self._show_loop()
+                self.show()
         if core.job is None:
             self._release(core, job)
         else:
             self._suspended(core, job)
         return value
 
-    def _show_loop(self) -> None:
-        """Back in the hub: the loop is the running one, and the thread's, whatever the application did (asyncio.run)."""
-        try:
-            if asyncio.get_event_loop() is not self.loop:
+    def hide(self) -> None:
+        """Cores are about to run. A callback that starts many hides the loop once for all of them; `show` undoes it."""
+        self._hidden = True
+        if self.hide_loop:
+            _set_running_loop(None)
+
+    def show(self) -> None:
+        """Back in the hub: the loop is the running one, and the thread's, whatever an application did (asyncio.run)."""
+        self._hidden = False
+        if self.hide_loop:
+            try:
+                if asyncio.get_event_loop() is not self.loop:
+                    asyncio.set_event_loop(self.loop)
+            except RuntimeError:
                 asyncio.set_event_loop(self.loop)
-        except RuntimeError:
-            asyncio.set_event_loop(self.loop)
-        _set_running_loop(self.loop)
+            _set_running_loop(self.loop)
 
     def _suspended(self, core: Core, job: Job) -> None:
         now = core.since = self.loop.time()

@@ -38,40 +38,28 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class HttpConnection(Connection):
     """One HTTP/1.x connection."""
 
-    __slots__ = (
-        "_advancing",
-        "_ahead",
-        "_buffer",
-        "_decoder",
-        "_eof",
-        "_head_began",
-        "_head_bytes",
-        "_keep",
-        "_parser",
-        "_pieces",
-        "_request",
-    )
+    _buffer = b""  # bytes since the last message's end
+    _ahead = False  # the socket may hold bytes that nobody has been told of again
+    _eof = False  # the peer sends no more
+    _request: Request | None = None
+    _head_began = False
+    _head_bytes = 0
+    _decoder: ChunkedDecoder | None = None
+    _keep = False
+    _advancing = False
 
     def __init__(self, worker: Worker, sock: Any, address: Any, is_unix: bool) -> None:
         super().__init__(worker, sock, address, is_unix)
         self._parser = HeadParser(worker.limits, worker.connection_variables(sock, address))
-        self._buffer = b""  # bytes since the last message's end
-        self._ahead = False  # the socket may hold bytes that nobody has been told of again
-        self._eof = False  # the peer sends no more
-        self._request: Request | None = None
-        self._head_began = False
-        self._head_bytes = 0
-        self._decoder: ChunkedDecoder | None = None
         self._pieces: list[bytes] = []
-        self._keep = False
-        self._advancing = False
 
     # -- heads, in the hub ----------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Accepted: the first request has usually come along (TCP_DEFER_ACCEPT)."""
-        self.worker.heads.add(self, self.worker.loop.time())
         self._read()
+        if self._request is None and not self.closed and not self.lingering and not self._head_began:
+            self.worker.heads.add(self, self.worker.loop.time())
 
     def readable(self, mask: int) -> None:
         """The poller: bytes, or the end of file, between two requests."""

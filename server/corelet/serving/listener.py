@@ -62,15 +62,23 @@ class Listener:
         self.pause()
 
     def _ready(self) -> None:
+        hub = self.worker.hub
+        hub.hide()
+        try:
+            self._accept_batch()
+        finally:
+            hub.show()
+
+    def _accept_batch(self) -> None:
         worker = self.worker
         idle = worker.hub.idle
-        family = self._sock.family
+        accept, protocol, family, is_unix = self._accept, self._protocol, self._sock.family, self._is_unix
         for _ in range(BATCH):
             if not idle or worker.connections >= worker.max_connections:
                 worker.full()
                 return
             try:
-                descriptor, address = self._accept()
+                descriptor, address = accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -78,10 +86,8 @@ class Listener:
                     self._exhausted(error)
                     return
                 continue  # ECONNABORTED and its kin: that connection is gone, the next may be well
-            sock: Any = _socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
-            connection = self._protocol(worker, sock, address, self._is_unix)
             worker.connections += 1
-            connection.begin()
+            protocol(worker, _socket.socket(family, socket.SOCK_STREAM, 0, descriptor), address, is_unix).begin()
 
     def _exhausted(self, error: OSError) -> None:
         """Never spin on an error that only time cures."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from corelet.serving.cores import Hub
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
@@ -30,11 +33,12 @@ class Watched(Protocol):
 class Poller:
     """The worker's epoll. Everything here runs in the hub or in a core of it; nothing suspends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, only_call_soon: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub) -> None:
         self._loop = loop
+        self._hub = hub
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
-        if only_call_soon:
+        if hub.only_call_soon:
             loop.add_reader(self._epoll.fileno(), loop.call_soon, self._ready)
         else:
             loop.add_reader(self._epoll.fileno(), self._ready)
@@ -59,7 +63,11 @@ class Poller:
 
     def _ready(self) -> None:
         watched = self._watched
-        for descriptor, mask in self._epoll.poll(0, _BATCH):
-            owner = watched.get(descriptor)
-            if owner is not None:  # closed by an earlier event of this batch
-                owner.ready(mask)
+        self._hub.hide()
+        try:
+            for descriptor, mask in self._epoll.poll(0, _BATCH):
+                owner = watched.get(descriptor)
+                if owner is not None:  # else it was closed by an earlier event of this batch
+                    owner.ready(mask)
+        finally:
+            self._hub.show()

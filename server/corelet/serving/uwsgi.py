@@ -36,15 +36,11 @@ FIRST_READ_BYTES = READ_BYTES + HEADER_BYTES  # the largest packet in one piece
 class UwsgiConnection(Connection):
     """One packet from a front end, and its reply."""
 
-    __slots__ = ("_body", "_buffer", "_held", "_request", "_var_bytes")
-
-    def __init__(self, worker: Worker, sock: Any, address: Any, is_unix: bool) -> None:
-        super().__init__(worker, sock, address, is_unix)
-        self._buffer = b""  # what has been taken from the kernel of a packet that is not complete
-        self._held = 0  # bytes of the request that are still in the kernel
-        self._body = b""
-        self._request: Request | None = None
-        self._var_bytes = 0
+    _buffer = b""  # what has been taken from the kernel of a packet that is not complete
+    _held = 0  # bytes of the request that are still in the kernel
+    _body = b""
+    _request: Request | None = None
+    _var_bytes = 0
 
     # -- the packet, in the hub -----------------------------------------------------------------------------------
 

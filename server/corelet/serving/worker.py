@@ -88,7 +88,7 @@ class Worker:
             suspend_seconds=config.suspend_timeout or NEVER,
             harakiri_seconds=config.harakiri,
         )
-        self.poller = Poller(loop, only_call_soon=self.only_call_soon)
+        self.poller = Poller(loop, self.hub)
         self.heads = DeadlineQueue[Any](config.head_timeout, lambda connection: connection.expire(), self._arm)
         self.idle_connections = DeadlineQueue[Any](
             config.http_keepalive, lambda connection: connection.expire(), self._arm
@@ -161,9 +161,10 @@ class Worker:
 
     def connection_closed(self, connection: Connection) -> None:
         """Forget it everywhere."""
-        self.heads.discard(connection)
-        self.idle_connections.discard(connection)
-        self.lingering.discard(connection)
+        if connection.mask:  # one that has never waited stands in no queue
+            self.heads.discard(connection)
+            self.idle_connections.discard(connection)
+            self.lingering.discard(connection)
         self.connections -= 1
         if self.connections == self.max_connections - 1:
             self.free()

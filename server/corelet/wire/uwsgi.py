@@ -20,7 +20,11 @@ POWERLESS = frozenset(
 )
 """What uWSGI obeys (core/protocol.c:270-600) and corelet does not."""
 
-_MAX_LENGTH_DIGITS = 18
+DROPPED = ("HTTP_PROXY", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH")
+_EXPECTED = frozenset(
+    ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "SERVER_NAME", "SERVER_PORT")
+)
+_MAX_LENGTH_DIGITS = 18  # an exabyte, and far from int()'s own limit
 
 
 def read_request(variables: dict[str, str], block: bytes, modifier1: int = 0) -> tuple[Request, frozenset[str] | None]:
@@ -29,48 +33,48 @@ def read_request(variables: dict[str, str], block: bytes, modifier1: int = 0) ->
     `block` is the packet as received; it is only searched, to spare the usual packet a look at each of its keys.
     Raises RequestRefused (400).
     """
-    ignored = None
-    if b"UWSGI_" in block:
-        ignored = POWERLESS.intersection(variables) or None
+    powerless = POWERLESS.intersection(variables) or None if b"UWSGI_" in block else None
     # CONTENT_LENGTH rules on a uwsgi socket: nginx has de-chunked the body and still sends HTTP_TRANSFER_ENCODING.
     length = variables.get("CONTENT_LENGTH")
-    if length:
-        if not (length.isascii() and length.isdigit()) or len(length) > _MAX_LENGTH_DIGITS:
-            raise RequestRefused(400, f"CONTENT_LENGTH is to be digits or empty, {length[:40]!a} came")
-        body_length = int(length)
+    if "HTTP_CONTENT_TYPE" in variables or "HTTP_CONTENT_LENGTH" in variables or "HTTP_PROXY" in variables:
+        for name in DROPPED:
+            variables.pop(name, None)
+    if "SCRIPT_NAME" not in variables and variables.keys() >= _EXPECTED:
+        variables["SCRIPT_NAME"] = ""  # nginx: all is there but this
+        if not variables["SERVER_NAME"]:
+            variables["SERVER_NAME"] = _server_name(variables)
     else:
-        body_length = 0
-    if "HTTP_PROXY" in variables:
-        del variables["HTTP_PROXY"]
-    if "HTTP_CONTENT_TYPE" in variables:
-        del variables["HTTP_CONTENT_TYPE"]
-    if "HTTP_CONTENT_LENGTH" in variables:
-        del variables["HTTP_CONTENT_LENGTH"]
-    if "REQUEST_METHOD" not in variables:
-        raise RequestRefused(400, "the packet has no REQUEST_METHOD; does the front end include uwsgi_params?")
-    _complete(variables, modifier1)
-    return Request(variables, body_length), ignored
+        _complete(variables, modifier1)
+    return Request(variables, _body_length(length) if length else 0), powerless
+
+
+def _body_length(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_LENGTH_DIGITS:
+        raise RequestRefused(400, f"CONTENT_LENGTH is to be digits or empty, {text[:40]!a} came")
+    return int(text)
 
 
 def _complete(variables: dict[str, str], modifier1: int) -> None:
-    """Add what PEP 3333 requires and a front end may leave out: nginx sends no SCRIPT_NAME and perhaps no SERVER_NAME."""
-    script = variables.get("SCRIPT_NAME")
-    if not script:
-        variables["SCRIPT_NAME"] = ""
-    else:
+    """Add what PEP 3333 requires and a front end may leave out."""
+    if "REQUEST_METHOD" not in variables:
+        raise RequestRefused(400, "the packet has no REQUEST_METHOD; does the front end include uwsgi_params?")
+    script = variables.setdefault("SCRIPT_NAME", "")
+    if script:
         _check_script_name(variables, script, modifier1)
+    variables.setdefault("PATH_INFO", "")
+    variables.setdefault("QUERY_STRING", "")
+    variables.setdefault("SERVER_PROTOCOL", "HTTP/1.0")
     if not variables.get("SERVER_NAME"):
-        variables["SERVER_NAME"] = (
-            variables.get("HTTP_HOST", "").rpartition(":")[0] or variables.get("HTTP_HOST") or "localhost"
-        )
-    if "PATH_INFO" not in variables:
-        variables["PATH_INFO"] = ""
-    if "QUERY_STRING" not in variables:
-        variables["QUERY_STRING"] = ""
+        variables["SERVER_NAME"] = _server_name(variables)
     if not variables.get("SERVER_PORT"):
         variables["SERVER_PORT"] = "443" if variables.get("HTTPS") else "80"
-    if "SERVER_PROTOCOL" not in variables:
-        variables["SERVER_PROTOCOL"] = "HTTP/1.0"
+
+
+def _server_name(variables: dict[str, str]) -> str:
+    """PEP 3333: never empty. nginx sends it empty where a server block has no server_name."""
+    host = variables.get("HTTP_HOST", "")
+    name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    return name or "localhost"
 
 
 def _check_script_name(variables: dict[str, str], script: str, modifier1: int) -> None:

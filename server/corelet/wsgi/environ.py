@@ -41,7 +41,7 @@ def url_scheme(variables: dict[str, str]) -> str:
 
     uWSGI takes UWSGI_SCHEME unchecked ("java,script" was accepted) and overlooks REQUEST_SCHEME, which nginx sends.
     """
-    if variables.get("HTTPS") in _ON:
+    if "HTTPS" in variables and variables["HTTPS"] in _ON:
         return "https"
     named = variables.get("UWSGI_SCHEME") or variables.get("REQUEST_SCHEME")
     return SCHEMES.get(named, "http") if named else "http"

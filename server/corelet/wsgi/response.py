@@ -63,40 +63,26 @@ class Writer(Protocol):
 class Response:
     """One reply. `status`, `body_bytes`, `head_bytes`, `header_count` and `headers` are for the log."""
 
-    __slots__ = (
-        "_remaining",
-        "_text",
-        "_writer",
-        "body_bytes",
-        "bodyless",
-        "chunked",
-        "complete",
-        "head_bytes",
-        "head_only",
-        "head_sent",
-        "header_count",
-        "headers",
-        "length",
-        "said_close",
-        "said_date",
-        "said_server",
-        "status",
-        "surplus",
-    )
+    # Beginnings on the class: a reply of one chunk changes half of them.
+    _text: str | None = None
+    head_sent = False
+    complete = False
+    chunked = False
+    status = 0
+    body_bytes = 0
+    head_bytes = 0
+    header_count = 0
+    headers: Iterable[tuple[str, str]] | None = None
+    length: int | None = None  # the Content-Length that the application gave
+    surplus = False  # it gave more than that
+    bodyless = False
+    said_close = False
+    said_date = False
+    said_server = False
 
     def __init__(self, writer: Writer, head_only: bool = False) -> None:
         self._writer = writer
         self.head_only = head_only  # the request was a HEAD
-        self._text: str | None = None
-        self.head_sent = False
-        self.complete = False
-        self.chunked = False
-        self.status = 0
-        self.body_bytes = 0
-        self.head_bytes = 0
-        self.header_count = 0
-        self.length: int | None = None
-        self.surplus = False
 
     # -- what the application calls -------------------------------------------------------------------------------
 
@@ -108,12 +94,12 @@ class Response:
         """
         if self._text is not None:
             self._restart(exc_info)
+            self.length = None
+            self.said_close = self.said_date = self.said_server = False
         try:
             line, code = _status_lines[status]
         except (KeyError, TypeError):
             line, code = _status_line(status)
-        self.length = None
-        self.said_close = self.said_date = self.said_server = False
         lines = [line]
         kinds = _kinds
         try:
@@ -140,8 +126,8 @@ class Response:
         self.header_count = ends - 1
         self.headers = headers
         self._text = text
-        # RFC 9110 6.4.1: no content in a reply to HEAD, in 204 and in 304.
-        self.bodyless = self.head_only or code == 204 or code == 304
+        if self.head_only or code == 204 or code == 304:
+            self.bodyless = True  # RFC 9110 6.4.1
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -211,6 +197,8 @@ class Response:
     def replace(self, status: str, body: bytes, *headers: tuple[str, str]) -> None:
         """Answer this instead of whatever was started; only while nothing has been sent."""
         self._text = None
+        self.length = None
+        self.said_close = self.said_date = self.said_server = False
         self.start_response(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
         self.whole(body)
 
