@@ -324,6 +324,8 @@ OVER_LIMIT = [
     (431, PAD + b"x" * (121 - 4 - len(PAD)) + b"\r\n\r\n"),
     (431, PAD + b"x" * 120),
     (431, G + b"X" * 200),
+    (431, b"\r\n" + PAD + b"x" * 120 + b"\r\n\r\n"),
+    (431, PAD + b"x" * (120 - 8 - len(PAD)) + b"\r\nY: z\r\nZ: z\r\n\r\n"),  # count and size end at one byte
     (413, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n"),
 ]
 

@@ -1,7 +1,7 @@
 """From plain WSGI code to asyncio: await_, spawn, sleep, to_thread, in_core.
 
-Every call here suspends the core, never the worker. The work itself runs as a Task of the worker's loop in the core's own
-contextvars.Context, so that what a coroutine sets, the view sees.
+Every call here suspends the core, never the worker. The work itself runs as a Task of the worker's loop in the core's
+own contextvars.Context, so that what a coroutine sets, the view sees.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def in_core() -> bool:
 def await_(awaitable: Awaitable[T], timeout: float | None = None) -> T:
     """Wait for an awaitable and return its result, or raise its exception; other requests are served meanwhile.
 
-    `timeout` is in seconds: past it the awaitable is cancelled and TimeoutError raised. When the request ends early (its
-    client has gone, its deadline has passed) the awaitable is cancelled too.
+    `timeout` is in seconds: past it the awaitable is cancelled and TimeoutError raised. When the request ends early
+    (its client has gone, its deadline has passed) the awaitable is cancelled too.
 
     Raises NotInCore outside a request.
     """
@@ -110,7 +110,7 @@ def _core(what: str, awaitable: object) -> Core:
     if inspect.iscoroutine(awaitable):
         awaitable.close()  # or Python warns that it was never awaited
     raise NotInCore(
-        f"corelet.{what}() suspends the core of a request, and there is none here: call it from a view served by corelet;"
+        f"corelet.{what}() suspends the core of a request, and none is here: call it from a view served by corelet;"
         " in a coroutine or callback use `await` and asyncio, in a script asyncio.run(); corelet.in_core() tells"
     )
 

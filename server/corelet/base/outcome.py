@@ -6,6 +6,7 @@ every request. Treat it as a value all the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class Outcome:
     """Requests that all workers have finished, this one included."""
     started: float
     """When it began, in seconds since the epoch."""
-    response_headers: list[tuple[str, str]] | None = None
+    response_headers: Iterable[tuple[str, str]] | None = None
     """The headers sent, or None where nobody asked for them."""
     worker_id: int = 1
     """Number of the worker, from 1."""

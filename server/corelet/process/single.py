@@ -59,7 +59,9 @@ def raise_descriptor_limit() -> None:
             logger.info("the limit of open files stays at %d: %s", soft, error)
 
 
-def _access_log(config: Config, file: logs.LogFile, loop: asyncio.AbstractEventLoop) -> Callable[[Outcome], None] | None:
+def _access_log(
+    config: Config, file: logs.LogFile, loop: asyncio.AbstractEventLoop
+) -> Callable[[Outcome], None] | None:
     """Lines are gathered while the loop is busy, and written in one call at its next turn."""
     if config.disable_logging:
         return None
@@ -84,11 +86,11 @@ def _access_log(config: Config, file: logs.LogFile, loop: asyncio.AbstractEventL
 
 def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    logger.info("corelet %s on %s, pid %d, %d cores, loop %s", __version__, python, os.getpid(), config.cores, config.loop)
+    logger.info(
+        "corelet %s on %s, pid %d, %d cores, loop %s", __version__, python, os.getpid(), config.cores, config.loop
+    )
     for sock in sockets:
         logger.info("listening on %s (%s)", sock.name, sock.address.protocol)
-    if config.processes > 1:
-        logger.warning("one worker is started: more than one (processes = %d) is not in this version", config.processes)
     if os.geteuid() == 0:
         logger.warning("running as root: start as another user, who needs only to read the application")
 
@@ -111,7 +113,7 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop) -> int:
         number = await stopping
         logger.info("%s: finishing %d running requests", signal.Signals(number).name, len(worker.busy_cores()))
         if not await worker.drain(worker.config.reload_mercy):
-            logger.warning("%d requests did not end within reload-mercy", len(worker.busy_cores()))
+            logger.warning("some requests did not end within reload-mercy = %g s", worker.config.reload_mercy)
         loop.stop()
 
     task = loop.create_task(life())

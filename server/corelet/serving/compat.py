@@ -21,7 +21,7 @@ def coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     if inspect.iscoroutinefunction(function):
         return function
-    generator = types.coroutine(function) if inspect.isgeneratorfunction(function) else None
+    generator: Any = types.coroutine(function) if inspect.isgeneratorfunction(function) else None
 
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:

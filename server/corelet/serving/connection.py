@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, ClientDisconnected
-from corelet.serving.cores import Core
+from corelet.serving.cores import NEVER, Core
 from corelet.serving.poller import IN, LOST, OUT, PEER_CLOSED
 from corelet.wsgi.response import Response
 
@@ -123,8 +123,8 @@ class Connection:
     def _wait_writable(self) -> None:
         core = self._my_core()
         hub = self.worker.hub
-        seconds = self.worker.config.socket_timeout
-        late = ClientDisconnected(f"the client has not read for {seconds:g} s (socket-timeout)")
+        seconds = self.timeout()
+        late = ClientDisconnected(f"the client has not read for {seconds:g} s; unwound")
         self.wanted = OUT
         try:
             self._watch(OUT | PEER_CLOSED)
@@ -154,7 +154,7 @@ class Connection:
             if not data:
                 self.peer_closed()
                 raise BodyError(
-                    f"the client closed the connection in the middle of the request's body, after {self.body_received} bytes"
+                    f"the client closed the connection in the middle of the body, after {self.body_received} bytes"
                 )
             if not flags & PEEK:
                 self.body_received += len(data)
@@ -163,7 +163,7 @@ class Connection:
     def _wait_readable(self) -> None:
         core = self._my_core()
         hub = self.worker.hub
-        seconds = self.worker.config.socket_timeout
+        seconds = self.timeout()
         now = hub.loop.time()
         if not self.body_began:
             self.body_began = now
@@ -216,6 +216,10 @@ class Connection:
         """The connection waits for a request, or lingers."""
         raise NotImplementedError
 
+    def timeout(self) -> float:
+        """The longest silence of the peer, in seconds."""
+        return self.worker.config.socket_timeout or NEVER
+
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves and close."""
         raise NotImplementedError
@@ -246,7 +250,7 @@ class Connection:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def linger(self) -> None:
-        """Close without a reset while the peer may still be sending (RFC 9112 9.6): finish writing, throw away, close."""
+        """Close without a reset while the peer may still be sending (RFC 9112 9.6): stop writing, throw away."""
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:

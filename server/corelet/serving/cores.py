@@ -1,7 +1,7 @@
 """Cores and the hub: the only module that switches greenlets, and the only one that imports greenlet.
 
-The *hub* is the greenlet that runs the event loop. A *core* is a greenlet that serves one request at a time; its parent is
-the hub. Control goes hub -> core in `_slice` (and `start`, its hot form), and core -> hub in `Hub.wait`, in the
+The *hub* is the greenlet that runs the event loop. A *core* is a greenlet that serves one request at a time; its parent
+is the hub. Control goes hub -> core in `_slice` (and `start`, its hot form), and core -> hub in `Hub.wait`, in the
 application's own `me.parent.switch()`, and at the end of a request. Nothing else moves it.
 
 A core that is not running is in one of three states:
@@ -13,7 +13,8 @@ Rules, each paid for by a measurement (see ARCHITECTURE.md):
 * Greenlets are pooled: a fresh one costs 10 µs from CPython 3.11 on, a pooled one 0.4. One that somebody still holds a
   reference to is retired instead, so that a late `switch()` finds a dead greenlet and never another request.
 * Every request runs in a fresh contextvars.Context.
-* The running loop is hidden while a core runs: a visible one makes asyncio.run, asgiref and Django's ORM refuse to work.
+* The running loop is hidden while a core runs: a visible one makes asyncio.run, asgiref and Django's ORM refuse to
+  work.
 * Under uvloop control enters a core from call_soon only: libuv keeps lists on the C stack that a switch would swap out.
 """
 
@@ -65,7 +66,7 @@ class Job(Protocol):
         """Return the request in a word or two, for the log."""
 
 
-class Core(greenlet.greenlet):
+class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
     """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is."""
 
     __slots__ = (
@@ -78,7 +79,6 @@ class Core(greenlet.greenlet):
         "job",
         "kept",
         "late",
-        "local",
         "number",
         "requests",
         "serial",
@@ -89,12 +89,11 @@ class Core(greenlet.greenlet):
         "watched",
     )
 
-    def __init__(self, hub: Hub, number: int, environ: dict[str, Any], local: dict[int, Any]) -> None:
+    def __init__(self, hub: Hub, number: int, environ: dict[str, Any]) -> None:
         super().__init__(parent=hub.greenlet)
         self.hub = hub
         self.number = number
         self.environ = environ  # the server's keys of the environ that are the same for all requests on this core
-        self.local = local  # threading.local values: they belong to the number and outlive this greenlet
         self.job: Job | None = None
         self.context: contextvars.Context | None = None
         self.serial = 0  # of the request; tells a late callback that its request is over
@@ -121,9 +120,9 @@ class Core(greenlet.greenlet):
     def switch(self, *args: Any, **kwargs: Any) -> Any:
         """Resume the core with these values; what its `parent.switch()` returns.
 
-        From a loop callback or a coroutine: at once, as under uWSGI. During one of the server's own waits: kept, and replayed
-        after it. From another core: at the next turn of the loop. From another thread: as soon as the loop wakes up.
-        After the request has ended: nothing.
+        From a loop callback or a coroutine: at once, as under uWSGI. During one of the server's own waits: kept, and
+        replayed after it. From another core: at the next turn of the loop. From another thread: as soon as the loop
+        wakes up. After the request has ended: nothing.
         """
         return self.hub.enter(self, _raw_switch, args, kwargs)
 
@@ -164,7 +163,7 @@ class Hub:
         self._hidden = False
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._idle_references = sys.maxsize
-        self.cores = [Core(self, number, environ(number), {}) for number in range(count)]
+        self.cores = [Core(self, number, environ(number)) for number in range(count)]
         self.idle = [self.cores[number] for number in reversed(range(count))]  # core 0 is taken first
         self._calibrate()
 
@@ -219,7 +218,7 @@ class Hub:
             tell()
 
     def _feed(self) -> None:
-        """Give free cores to those who wait. A loop, not a recursion through start: a long queue must not fill the stack."""
+        """Give free cores to those who wait; a loop, since a recursion through start could fill the stack."""
         self._feeding = True
         try:
             while self.queue and self.idle:
@@ -237,7 +236,7 @@ class Hub:
         self.idle.append(core)
 
     def _replace(self, core: Core) -> Core:
-        fresh = Core(self, core.number, core.environ, core.local)
+        fresh = Core(self, core.number, core.environ)
         fresh.requests = core.requests
         self.cores[core.number] = fresh
         self.retired += 1
@@ -317,7 +316,7 @@ class Hub:
             if len(kept) < MAX_KEPT_SWITCHES:
                 kept.append((call, args, kwargs))
             else:
-                logger.warning("core %d: more than %d switches came during one wait; the rest is dropped", core.number, len(kept))
+                logger.warning("core %d: %d switches came during one wait; the rest is dropped", core.number, len(kept))
             return None
         task = asyncio_tasks.current_task(self.loop)
         if task is None:
@@ -391,7 +390,7 @@ class Hub:
     # -- deadlines ------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        """Expire what is due, looking at every core: no timer per request. Stops by itself when no core is suspended."""
+        """Expire what is due, looking at every core: no timer per request. Stops when none is suspended."""
         self._sweep_timer = None
         now = self.loop.time()
         for core in list(self.cores):
@@ -404,11 +403,12 @@ class Hub:
         if core.harakiri_at <= now:
             core.harakiri_at = NEVER
             seconds = f"{self.harakiri_seconds:g} s"
-            self.unwind(core, HarakiriError(f"the request took longer than harakiri = {seconds}"), f"harakiri after {seconds}")
+            error: Unwind = HarakiriError(f"the request took longer than harakiri = {seconds}")
+            self.unwind(core, error, f"harakiri after {seconds}; unwound")
         elif core.gone_at <= now:
             core.gone_at = NEVER
-            error: Unwind = ClientDisconnected("the client closed its side of the connection")
-            self.unwind(core, error, "the client closed its side a socket-timeout ago; unwound")
+            error = ClientDisconnected("the client closed its side of the connection")
+            self.unwind(core, error, "the client closed its side long ago (http-timeout); unwound")
         elif core.late is None:
             seconds = f"{self.suspend_seconds:g} s"
             error = HarakiriError(f"nobody resumed this core for suspend-timeout = {seconds}; was its wake-up lost?")

@@ -60,7 +60,9 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
     if response.surplus:
         logger.warning(
             "core %d %s: the application gave more than its Content-Length: %s; the surplus was dropped",
-            core.number, channel.title(), response.length,
+            core.number,
+            channel.title(),
+            response.length,
         )
     worker.requests += 1
     if log is not None:
@@ -78,9 +80,9 @@ def _failed(channel: Channel, core: Core, response: Response, error: BaseExcepti
         worker.harakiris += 1
         if not response.head_sent:
             _answer(response, 504, "the application did not answer in time")
-    elif isinstance(error, ClientDisconnected) or core.unwinding is not None:
-        response.complete = False
-    elif isinstance(error, (Unwind, GreenletExit)):
+    elif (
+        isinstance(error, ClientDisconnected) or core.unwinding is not None or isinstance(error, (Unwind, GreenletExit))
+    ):
         response.complete = False
     else:
         _report(channel, core, response, error)
@@ -88,7 +90,7 @@ def _failed(channel: Channel, core: Core, response: Response, error: BaseExcepti
             return  # close() failed after the last byte: the peer has its reply
         if not response.head_sent:
             status = error.status if isinstance(error, BodyError) else 500
-            text = str(error) if isinstance(error, BodyError) else "the application failed; its error is in the server's log"
+            text = str(error) if isinstance(error, BodyError) else "the application failed; the server's log says how"
             _answer(response, status, text)
 
 

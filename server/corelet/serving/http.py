@@ -5,7 +5,7 @@ nothing more is read than its body: a pipelining client is slowed down by its ow
 
 HTTP allows a client to close its sending side and still read the reply, which looks like leaving. So a peer that has
 closed counts as gone only when the connection is reset or a write fails, unless `http-eof = gone`; a core suspended
-for such a peer gets one socket-timeout more (RFC 9112 9.6).
+for such a peer gets one http-timeout more (RFC 9112 9.6).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, RequestRefused
 from corelet.serving.connection import DONTWAIT, READ_BYTES, Connection
-from corelet.serving.cores import Core
+from corelet.serving.cores import NEVER, Core
 from corelet.serving.exchange import exchange
 from corelet.serving.poller import IN, PEER_CLOSED
 from corelet.wire.chunked import ChunkedDecoder
@@ -91,7 +91,7 @@ class HttpConnection(Connection):
         self._advance()
 
     def _advance(self) -> None:
-        """Serve what has come. A loop, not a recursion by way of `released`: requests can be pipelined by the thousand."""
+        """Serve what has come; a loop, since requests can be pipelined by the thousand."""
         if self._advancing:
             return
         self._advancing = True
@@ -225,7 +225,7 @@ class HttpConnection(Connection):
         self._advance()
 
     def _drained(self) -> bool:
-        """Read what is left of a body if it is small and here already; a client that waits for 100 may never send it."""
+        """Read what is left of a body if it is small and here; a client that waits for 100 may never send it."""
         request = self._request
         if request is None or request.expects_continue:
             return False
@@ -326,7 +326,7 @@ class HttpConnection(Connection):
         if self.worker.config.http_eof == "gone":
             self.gone = True
         else:
-            core.gone_at = self.worker.loop.time() + self.worker.config.socket_timeout
+            core.gone_at = self.worker.loop.time() + self.timeout()
 
     def ready(self, mask: int) -> None:
         """The poller's event."""
@@ -337,6 +337,10 @@ class HttpConnection(Connection):
     def suspended(self, core: Core) -> None:
         """The core is suspended for the first time in this request."""
         self._watch(IN | PEER_CLOSED)
+
+    def timeout(self) -> float:
+        """The longest silence of the peer, in seconds."""
+        return self.worker.config.http_timeout or NEVER
 
     def peer(self) -> str:
         """Who it is, for the log."""

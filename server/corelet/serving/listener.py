@@ -1,17 +1,16 @@
 """A listening socket in the loop.
 
-It is watched only while a core is free and a connection may be held: what is not accepted stays in the kernel's backlog,
-where a sibling worker or a later core takes it (uWSGI went on accepting and used 70 % of a CPU while full).
+It is watched only while a core is free and a connection may be held: what is not accepted stays in the kernel's
+backlog, where a sibling worker or a later core takes it (uWSGI went on accepting and used 70 % of a CPU while full).
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
-
-import _socket
+from typing import TYPE_CHECKING
 
 from corelet.base.address import Address
 
@@ -94,7 +93,7 @@ class Listener:
         worker = self.worker
         worker.complain(
             "descriptors",
-            "%s: cannot accept: %s; waiting %.1f s (connections: %d; raise the limit of open files, or lower max-connections)",
+            "%s: cannot accept: %s; waiting %.1f s (%d connections; raise the limit of open files or lower max-connections)",
             self.address.label,
             error.strerror,
             PAUSE_SECONDS,

@@ -1,9 +1,10 @@
 """One epoll descriptor for all connections of a worker, itself one reader of the loop.
 
-asyncio's add_reader and remove_reader cost 10 µs a pair and belong to the application: on a connection's descriptor it may
-register what it likes (uWSGI's websocket examples do). So the server watches its sockets here, edge-triggered, with one
-registration for a connection's life, and only once a connection has to wait at all. A socket with unread bytes stays
-silent, which is what lets a core be suspended with its request's body pending and its client's departure still noticed.
+asyncio's add_reader and remove_reader cost 10 µs a pair and belong to the application: on a connection's descriptor it
+may register what it likes (uWSGI's websocket examples do). So the server watches its sockets here, edge-triggered, with
+one registration for a connection's life, and only once a connection has to wait at all. A socket with unread bytes
+stays silent, which is what lets a core be suspended with its request's body pending and its client's departure still
+noticed.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """A connection on a uwsgi socket: one packet, one request, one reply, closed.
 
-The whole packet is usually there when the connection is accepted, and goes straight to a core. A partial one waits in the
-poller under an absolute deadline and holds no core.
+The whole packet is usually there when the connection is accepted, and goes straight to a core. A partial one waits in
+the poller under an absolute deadline and holds no core.
 
-How a reply is cut so that nginx notices decides how a request is read. Over TCP a reset does it. A unix socket resets its
-peer only when it is closed with bytes unread, so there the request's last bytes are only peeked at and stay in the
+How a reply is cut so that nginx notices decides how a request is read. Over TCP a reset does it. A unix socket resets
+its peer only when it is closed with bytes unread, so there the request's last bytes are only peeked at and stay in the
 kernel (`_held` bytes) until the reply is complete. It costs one more recv, 0.7 µs, and only on unix sockets.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from corelet.base.errors import RequestRefused
 from corelet.serving.connection import DONTWAIT, PEEK, READ_BYTES, Connection
@@ -26,7 +26,7 @@ from corelet.wsgi.response import Response
 from uwsgiproto import HEADER_BYTES, PING_HEADER, PONG_PACKET, ProtocolError, check_header, decode_vars
 
 if TYPE_CHECKING:
-    from corelet.serving.worker import Worker
+    pass
 
 logger = logging.getLogger("corelet.uwsgi")
 
@@ -69,7 +69,8 @@ class UwsgiConnection(Connection):
             self.throw_away()
             return
         if self._request is not None:
-            # The packet is complete and waits for a core; nothing more is read, but a peer that left need not be served.
+            # The packet is complete and waits for a core; nothing more is read, but a peer that left need not be
+            # served.
             if mask & ~IN:
                 self.worker.withdraw(self)
             return
@@ -81,7 +82,9 @@ class UwsgiConnection(Connection):
             data = b""
         if not data:
             if self._buffer:
-                self.worker.complain("truncated", "a peer closed its connection %d bytes into a packet", len(self._buffer))
+                self.worker.complain(
+                    "truncated", "a peer closed its connection %d bytes into a packet", len(self._buffer)
+                )
             self.close()
             return
         self._held = len(data) if self.is_unix else 0
@@ -239,4 +242,6 @@ class UwsgiConnection(Connection):
         if self._request is None:
             return "no request yet"
         variables = self._request.variables
-        return f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))!a}"
+        return (
+            f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', variables.get('PATH_INFO', '-'))!a}"
+        )

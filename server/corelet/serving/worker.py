@@ -1,4 +1,5 @@
-"""One worker: a loop, its cores, its poller, its listeners, its application. Everything a connection asks of the server.
+"""One worker: a loop, its cores, its poller, its listeners, its application. Everything a connection asks of the
+server.
 
 The loop is made and set before the application is imported, so that a module-level `asyncio.get_event_loop()` finds the
 loop that will run. Signals and sockets belong to the process layer, which gives orders here: `run`, `drain`, `stop`.
@@ -17,6 +18,7 @@ from typing import Any
 from corelet import __version__
 from corelet.base.address import Address
 from corelet.base.config import Config
+from corelet.base.errors import HarakiriError
 from corelet.base.loading import Applications
 from corelet.base.logs import RateLimited
 from corelet.base.outcome import Outcome
@@ -118,7 +120,14 @@ class Worker:
             self._drained = self.loop.create_future()
             self.hub.on_free = self._core_is_free
             await asyncio.wait([self._drained], timeout=min(0.1, max(0.0, deadline - self.loop.time())))
-        return not self.hub.busy()
+        suspended = [core for core in self.hub.busy() if core.since]
+        for core in suspended:
+            error = HarakiriError("the server stops")
+            self.loop.call_soon(self.hub.unwind, core, error, "reload-mercy is over; unwound")
+        if suspended:
+            await asyncio.sleep(0)  # let their `finally` blocks run
+            await asyncio.sleep(0)
+        return not suspended
 
     def _core_is_free(self) -> None:
         if self._drained is not None and not self._drained.done():
@@ -129,7 +138,9 @@ class Worker:
     def enqueue(self, connection: Connection) -> None:
         """A complete request finds no core: it waits, in order, for a bounded time, among a bounded number."""
         if len(self.hub.queue) >= self.config.max_queued:
-            connection.refuse(503, f"all cores are busy and {self.config.max_queued} requests wait already (max-queued)")
+            connection.refuse(
+                503, f"all cores are busy and {self.config.max_queued} requests wait already (max-queued)"
+            )
             return
         self.hub.queue.append((connection, self.loop.time()))
         self._arm()
@@ -189,7 +200,9 @@ class Worker:
         """Variables from the wire that uWSGI would obey: named once each."""
         for name in sorted(names - self._named):
             self._named.add(name)
-            logger.warning("%s came in a packet and is ignored: what a peer sends loads no code and opens no file", name)
+            logger.warning(
+                "%s came in a packet and is ignored: what a peer sends loads no code and opens no file", name
+            )
 
     def no_application(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
         """What is served where no application is mounted."""
@@ -243,4 +256,3 @@ def make_loop(config: Config) -> asyncio.AbstractEventLoop:
     if config.thread_local == "core":
         local.install()
     return loop
-

@@ -39,8 +39,8 @@ Content-Type Cookie DNT Date Expect Forwarded From Host If-Match If-Modified-Sin
 If-Unmodified-Since Keep-Alive Max-Forwards Origin Pragma Priority Proxy Proxy-Authorization Proxy-Connection Range
 Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User
 Sec-GPC Sec-WebSocket-Extensions Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version TE Trailer
-Transfer-Encoding Upgrade Upgrade-Insecure-Requests User-Agent Via X-CSRF-Token X-CSRFToken X-Forwarded-For X-Forwarded-Host
-X-Forwarded-Port X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With
+Transfer-Encoding Upgrade Upgrade-Insecure-Requests User-Agent Via X-CSRF-Token X-CSRFToken X-Forwarded-For
+X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With
 """
 
 

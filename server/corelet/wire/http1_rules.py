@@ -231,10 +231,9 @@ class PartialHead:
         window_end = self._start + limits.max_head_bytes
         while True:
             line_start = self._line_start
-            if self._header_count == limits.max_header_count and buffer[line_start : line_start + 1] not in (
-                b"",
-                b"\r",
-            ):
+            # Behind the window nothing is looked at: with one byte less, the head's size would decide.
+            opening = buffer[line_start : min(line_start + 1, window_end)]
+            if self._header_count == limits.max_header_count and opening not in (b"", b"\r"):
                 raise RequestRefused(431, f"there are more than {limits.max_header_count} header lines")
             end = self._judge_piece(buffer, line_start, window_end)
             if end == line_start:

@@ -4,9 +4,9 @@ uwsgiproto says whether the bytes are a packet; this module says what the variab
 as the HTTP parser, so that everything behind it is written once. Knows no socket.
 
 Over uwsgi the variables are the environ. Three never reach the application: HTTP_PROXY (httpoxy, CVE-2016-5385) and
-HTTP_CONTENT_LENGTH / HTTP_CONTENT_TYPE, which nginx sends beside the real ones and PEP 3333 forbids. Variables with which
-uWSGI loads code, opens files or changes the process (uwsgi#2336: who reaches the port owns the process) stay strings
-without any effect.
+HTTP_CONTENT_LENGTH / HTTP_CONTENT_TYPE, which nginx sends beside the real ones and PEP 3333 forbids. Variables with
+which uWSGI loads code, opens files or changes the process (uwsgi#2336: who reaches the port owns the process) stay
+strings without any effect.
 """
 
 from __future__ import annotations
@@ -16,14 +16,24 @@ from corelet.wire.request import Request
 
 POWERLESS = frozenset(
     "UWSGI_" + name
-    for name in "FILE SCRIPT MODULE CALLABLE PYHOME HOME CHDIR SETENV POSTFILE TOUCH_RELOAD CACHE_GET".split()
+    for name in [
+        "FILE",
+        "SCRIPT",
+        "MODULE",
+        "CALLABLE",
+        "PYHOME",
+        "HOME",
+        "CHDIR",
+        "SETENV",
+        "POSTFILE",
+        "TOUCH_RELOAD",
+        "CACHE_GET",
+    ]
 )
 """What uWSGI obeys (core/protocol.c:270-600) and corelet does not."""
 
 DROPPED = ("HTTP_PROXY", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH")
-_EXPECTED = frozenset(
-    ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "SERVER_NAME", "SERVER_PORT")
-)
+_EXPECTED = frozenset(("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL", "SERVER_NAME", "SERVER_PORT"))
 _MAX_LENGTH_DIGITS = 18  # an exabyte, and far from int()'s own limit
 
 
@@ -87,4 +97,3 @@ def _check_script_name(variables: dict[str, str], script: str, modifier1: int) -
         path = variables.get("PATH_INFO", "")
         if script and (path == script or path.startswith(script + "/")):
             variables["PATH_INFO"] = path[len(script) :]
-

@@ -58,7 +58,5 @@ def _send_iterable(result: Any, response: Response) -> None:
         raise ResponseError(f"the application is to return an iterable of bytes, a {type(result).__name__} came")
     for chunk in result:
         if not response.chunk(chunk):
-            return_early = response.bodyless or response.surplus
-            if return_early:
-                break
+            break
     response.end()

@@ -126,7 +126,7 @@ class Response:
         self.header_count = ends - 1
         self.headers = headers
         self._text = text
-        if self.head_only or code == 204 or code == 304:
+        if self.head_only or code in (204, 304):
             self.bodyless = True  # RFC 9110 6.4.1
         return self.write
 
@@ -207,7 +207,7 @@ class Response:
     def _open(self, length: int | None) -> bytes:
         if self._text is None:
             raise ResponseError(
-                "the application returned a reply but never called start_response(status, headers) before its first chunk"
+                "the application did not call start_response(status, headers) before the first chunk of its reply"
             )
         end = self._writer.head_end(self, length)
         try:
@@ -257,9 +257,7 @@ class Response:
 
     def _restart(self, exc_info: Any) -> None:
         if exc_info is None:
-            raise AssertionError(
-                "start_response was called twice; a second call needs exc_info (PEP 3333, 'The start_response() Callable')"
-            )
+            raise AssertionError("start_response was called twice; a second call needs exc_info (PEP 3333)")
         try:
             if self.head_sent:
                 raise exc_info[1].with_traceback(exc_info[2])
@@ -291,7 +289,7 @@ def _status_line(status: Any) -> tuple[str, int]:
         raise ResponseError(f"the status is to be a str such as '200 OK', a {type(status).__name__} came: {status!a}")
     code = status[:3]
     if not (code.isascii() and code.isdigit() and len(code) == 3 and (len(status) == 3 or status[3] == " ")):
-        raise ResponseError(f"the status is to be three digits, a blank and a reason, such as '200 OK'; {status!a} came")
+        raise ResponseError(f"the status is to be three digits, a blank and a reason ('200 OK'), {status!a} came")
     if not 200 <= int(code) <= 599:
         # nginx takes a 1xx for the final answer (field notes); beyond 599 a peer may do anything.
         raise ResponseError(f"the status is to be within 200 and 599, {status!a} came")
