@@ -228,6 +228,18 @@ class Nginx:
         """Its error log so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def wait_for_error(self, *texts: str, start: int = 0) -> str:
+        """The first line of the error log, from character `start` on, that holds all of `texts`; fails with the log."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            log = self.error_log[start:]
+            for line in log.splitlines():
+                if all(text in line for text in texts):
+                    return line
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no line with {texts!r} in nginx's error log:\n{log}")
+            select_pause()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
@@ -259,3 +271,13 @@ def running(folder: Path, application: str, *arguments: str) -> Iterator[Server]
     finally:
         if server.process.poll() is None:
             server.stop()
+
+
+@contextlib.contextmanager
+def fronting(folder: Path, locations: str, http: str = "") -> Iterator[Nginx]:
+    """An nginx for the length of a with block."""
+    front = Nginx(folder, locations, http)
+    try:
+        yield front
+    finally:
+        front.stop()

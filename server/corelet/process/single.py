@@ -42,8 +42,7 @@ def serve(config: Config) -> int:
         applications = load_applications(config)
         worker = Worker(config, loop, access_log=_access_log(config, file, loop))
         worker.serve(applications, [(sock, sock.address) for sock in sockets])
-        _announce(config, sockets)
-        return _run(worker, loop)
+        return _run(worker, loop, sockets)
     finally:
         for sock in sockets:
             sock.retire(config.vacuum)
@@ -95,7 +94,7 @@ def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
         logger.warning("running as root: start as another user, who needs only to read the application")
 
 
-def _run(worker: Worker, loop: asyncio.AbstractEventLoop) -> int:
+def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[ListeningSocket]) -> int:
     stopping = loop.create_future()
 
     def stop(signal_number: int) -> None:
@@ -117,6 +116,7 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop) -> int:
         loop.stop()
 
     task = loop.create_task(life())
+    _announce(worker.config, sockets)  # not before a signal would be answered: who waits for these lines may send one
     loop.run_forever()
     task.cancel()
     sys.stdout.flush()

@@ -15,7 +15,8 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, ClientDisconnected
-from corelet.serving.cores import NEVER, Core
+from corelet.serving.cores import Core
+from corelet.serving.overdue import NEVER
 from corelet.serving.poller import IN, LOST, OUT, PEER_CLOSED
 from corelet.wsgi.response import Response
 

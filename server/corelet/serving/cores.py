@@ -32,7 +32,8 @@ from typing import Any, Protocol
 
 import greenlet
 
-from corelet.base.errors import ClientDisconnected, HarakiriError, NotInCore, Unwind
+from corelet.base.errors import NotInCore, Unwind
+from corelet.serving.overdue import NEVER, Overdue
 from corelet.serving.where import suspended_at
 
 logger = logging.getLogger("corelet.cores")
@@ -40,8 +41,6 @@ logger = logging.getLogger("corelet.cores")
 GreenletExit = greenlet.GreenletExit
 getcurrent = greenlet.getcurrent
 
-NEVER = float("inf")
-SWEEP_SECONDS = 0.5  # how late a deadline may be noticed; a timer for each wait costs more than this imprecision
 UNWIND_GRACE_SECONDS = 5.0  # how long `finally` blocks may wait before they are interrupted in their turn
 MAX_KEPT_SWITCHES = 64
 
@@ -161,7 +160,7 @@ class Hub:
         self._base_context = contextvars.copy_context()
         self._feeding = False
         self._hidden = False
-        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._overdue = Overdue(self)
         self._idle_references = sys.maxsize
         self.cores = [Core(self, number, environ(number)) for number in range(count)]
         self.idle = [self.cores[number] for number in reversed(range(count))]  # core 0 is taken first
@@ -384,39 +383,7 @@ class Hub:
         if not core.watched:
             core.watched = True
             job.suspended(core)
-        if self._sweep_timer is None:
-            self._sweep_timer = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-
-    # -- deadlines ------------------------------------------------------------------------------------------------
-
-    def _sweep(self) -> None:
-        """Expire what is due, looking at every core: no timer per request. Stops when none is suspended."""
-        self._sweep_timer = None
-        now = self.loop.time()
-        for core in list(self.cores):
-            if core.since and min(core.deadline, core.harakiri_at, core.gone_at) <= now:
-                self._expire(core, now)
-        if self._sweep_timer is None and any(core.since for core in self.cores):
-            self._sweep_timer = self.loop.call_later(SWEEP_SECONDS, self._sweep)
-
-    def _expire(self, core: Core, now: float) -> None:
-        if core.harakiri_at <= now:
-            core.harakiri_at = NEVER
-            seconds = f"{self.harakiri_seconds:g} s"
-            error: Unwind = HarakiriError(f"the request took longer than harakiri = {seconds}")
-            self.unwind(core, error, f"harakiri after {seconds}; unwound")
-        elif core.gone_at <= now:
-            core.gone_at = NEVER
-            error = ClientDisconnected("the client closed its side of the connection")
-            self.unwind(core, error, "the client closed its side long ago (http-timeout); unwound")
-        elif core.late is None:
-            seconds = f"{self.suspend_seconds:g} s"
-            error = HarakiriError(f"nobody resumed this core for suspend-timeout = {seconds}; was its wake-up lost?")
-            self.unwind(core, error, f"nobody resumed it for {seconds} (suspend-timeout); unwound")
-        elif isinstance(core.late, Unwind):
-            self.unwind(core, core.late, str(core.late))
-        else:
-            self.raise_in(core, core.late)
+        self._overdue.arm()
 
     def busy(self) -> list[Core]:
         """The cores that have a request."""

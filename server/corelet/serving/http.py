@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, RequestRefused
 from corelet.serving.connection import DONTWAIT, READ_BYTES, Connection
-from corelet.serving.cores import NEVER, Core
+from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
+from corelet.serving.overdue import NEVER
 from corelet.serving.poller import IN, PEER_CLOSED
 from corelet.wire.chunked import ChunkedDecoder
 from corelet.wire.http1 import HeadParser

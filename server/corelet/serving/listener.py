@@ -93,7 +93,7 @@ class Listener:
         worker = self.worker
         worker.complain(
             "descriptors",
-            "%s: cannot accept: %s; waiting %.1f s (%d connections; raise the limit of open files or lower max-connections)",
+            "%s: cannot accept: %s; waiting %.1f s (%d open; raise the limit of files or lower max-connections)",
             self.address.label,
             error.strerror,
             PAUSE_SECONDS,

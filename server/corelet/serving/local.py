@@ -94,7 +94,7 @@ def _exchange(self: CoreLocal) -> None:
 
 def install() -> None:
     """Put it in the place of threading.local, for everything that is imported from now on."""
-    threading.local = CoreLocal
+    threading.local = CoreLocal  # type: ignore[assignment]
 
 
 def uninstall() -> None:

@@ -24,10 +24,11 @@ from corelet.base.logs import RateLimited
 from corelet.base.outcome import Outcome
 from corelet.serving import local
 from corelet.serving.connection import Connection
-from corelet.serving.cores import NEVER, Core, Hub
+from corelet.serving.cores import Core, Hub
 from corelet.serving.deadlines import SWEEP_SECONDS, DeadlineQueue
 from corelet.serving.http import HttpConnection
 from corelet.serving.listener import Listener
+from corelet.serving.overdue import NEVER
 from corelet.serving.poller import Poller
 from corelet.serving.uwsgi import UwsgiConnection
 from corelet.wsgi.environ import server_keys
