@@ -85,6 +85,11 @@ LOOP.add_reader(CONTROL, control)
 _numbers = itertools.count(1)
 
 
+def unique(name: str = "g") -> str:
+    """A name that no other test of this run has: for gates of a server that many tests share."""
+    return f"{name}{next(_numbers)}"
+
+
 def tell(server: Server, expression: str) -> str:
     """Evaluate an expression inside the server, on its loop, outside every core; returns the repr of the result."""
     number = next(_numbers)

@@ -110,10 +110,14 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
 
     def run(self, job: Job | None) -> None:
         """The core's life: a job, then the hub; None ends it."""
-        to_hub = self.hub.greenlet.switch
+        hub = self.hub
+        to_hub = hub.greenlet.switch
         while job is not None:
             job.serve(self)
-            self.job = job = None
+            self.job = None
+            if hub.running is not self:  # a child greenlet, resumed by the application, brought us here past the hub
+                hub.loop.call_soon(hub._release, self, job)
+            job = None
             job = to_hub()
 
     def switch(self, *args: Any, **kwargs: Any) -> Any:
@@ -160,6 +164,7 @@ class Hub:
         self._base_context = contextvars.copy_context()
         self._feeding = False
         self._hidden = False
+        self.running: Core | None = None  # the core that the hub has given control to
         self._overdue = Overdue(self)
         self._idle_references = sys.maxsize
         self.cores = [Core(self, number, environ(number)) for number in range(count)]
@@ -183,6 +188,7 @@ class Hub:
         core.switches = 1
         if self.harakiri_seconds:
             core.harakiri_at = self.loop.time() + self.harakiri_seconds
+        self.running = core
         if self._hidden:
             _raw_switch(core, job)
         else:
@@ -191,6 +197,7 @@ class Hub:
                 _raw_switch(core, job)
             finally:
                 self.show()
+        self.running = None
         if core.job is None:
             self._release(core, job)
         else:
@@ -254,6 +261,8 @@ class Hub:
         core.waiting = True
         core.deadline = deadline
         core.late = late
+        if self.running is not core:  # see Core.run: nobody in the hub will notice that the core is suspended
+            self.loop.call_soon(self._suspended_late, core, core.serial)
         try:
             return self.greenlet.switch()
         finally:
@@ -339,6 +348,7 @@ class Hub:
             return None
         core.since = 0.0
         core.switches += 1
+        self.running = core
         if self._hidden:
             value = call(core, *args, **kwargs)
         else:
@@ -347,6 +357,7 @@ class Hub:
                 value = call(core, *args, **kwargs)
             finally:
                 self.show()
+        self.running = None
         if core.job is None:
             self._release(core, job)
         else:
@@ -369,6 +380,10 @@ class Hub:
             except RuntimeError:
                 asyncio.set_event_loop(self.loop)
             _set_running_loop(self.loop)
+
+    def _suspended_late(self, core: Core, serial: int) -> None:
+        if core.serial == serial and core.waiting and core.job is not None:
+            self._suspended(core, core.job)
 
     def _suspended(self, core: Core, job: Job) -> None:
         now = core.since = self.loop.time()

@@ -11,11 +11,12 @@ for such a peer gets one http-timeout more (RFC 9112 9.6).
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, RequestRefused
-from corelet.serving.connection import DONTWAIT, READ_BYTES, Connection
+from corelet.serving.connection import READ_BYTES, Connection
 from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
 from corelet.serving.overdue import NEVER
@@ -49,9 +50,9 @@ class HttpConnection(Connection):
     _keep = False
     _advancing = False
 
-    def __init__(self, worker: Worker, sock: Any, address: Any, is_unix: bool) -> None:
-        super().__init__(worker, sock, address, is_unix)
-        self._parser = HeadParser(worker.limits, worker.connection_variables(sock, address))
+    def __init__(self, worker: Worker, fd: int, address: Any, family: int) -> None:
+        super().__init__(worker, fd, address, family)
+        self._parser = HeadParser(worker.limits, worker.connection_variables(self.sock, address))
         self._pieces: list[bytes] = []
 
     # -- heads, in the hub ----------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ class HttpConnection(Connection):
 
     def _read(self) -> None:
         try:
-            data = self.sock.recv(READ_BYTES, DONTWAIT)
+            data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
             self._watch(IN | PEER_CLOSED)
             return
@@ -163,7 +164,7 @@ class HttpConnection(Connection):
         worker = self.worker
         worker.complain(f"{status}{reason}", "%s: refused a request with %d: %s", self.peer(), status, reason)
         try:
-            self.sock.send(refusal(status, reason, http=True, now=time.time()), DONTWAIT)
+            os.write(self.fd, refusal(status, reason, http=True, now=time.time()))
         except OSError:
             self.close()
             return
@@ -234,10 +235,10 @@ class HttpConnection(Connection):
         try:
             while self.body_left and budget > 0:
                 if self._decoder is None:
-                    data = self.sock.recv(min(self.body_left, READ_BYTES), DONTWAIT)
+                    data = os.read(self.fd, min(self.body_left, READ_BYTES))
                     self.body_left -= len(data)
                 else:
-                    data = self._buffer or self.sock.recv(READ_BYTES, DONTWAIT)
+                    data = self._buffer or os.read(self.fd, READ_BYTES)
                     self._buffer = b""
                     self._decode(data)
                     self._pieces.clear()

@@ -6,9 +6,9 @@ backlog, where a sibling worker or a later core takes it (uWSGI went on acceptin
 
 from __future__ import annotations
 
-import _socket
 import errno
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,7 @@ class Listener:
         self.watching = False
         self._sock = sock
         self._protocol = protocol
-        self._is_unix = sock.family == socket.AF_UNIX
-        # The plain C object: what socket.socket adds (reference counting of makefile) costs 0.5 µs a connection.
+        # What socket.socket.accept() is made of: a descriptor, and no socket object around it.
         self._accept = sock._accept  # type: ignore[attr-defined]
         self._paused_until = 0.0
 
@@ -71,7 +70,7 @@ class Listener:
     def _accept_batch(self) -> None:
         worker = self.worker
         idle = worker.hub.idle
-        accept, protocol, family, is_unix = self._accept, self._protocol, self._sock.family, self._is_unix
+        accept, protocol, family = self._accept, self._protocol, self._sock.family
         for _ in range(BATCH):
             if not idle or worker.connections >= worker.max_connections:
                 worker.full()
@@ -86,7 +85,8 @@ class Listener:
                     return
                 continue  # ECONNABORTED and its kin: that connection is gone, the next may be well
             worker.connections += 1
-            protocol(worker, _socket.socket(family, socket.SOCK_STREAM, 0, descriptor), address, is_unix).begin()
+            os.set_blocking(descriptor, False)
+            protocol(worker, descriptor, address, family).begin()
 
     def _exhausted(self, error: OSError) -> None:
         """Never spin on an error that only time cures."""

@@ -11,10 +11,12 @@ kernel (`_held` bytes) until the reply is complete. It costs one more recv, 0.7 
 from __future__ import annotations
 
 import logging
+import os
+from socket import AF_UNIX
 from typing import TYPE_CHECKING
 
 from corelet.base.errors import RequestRefused
-from corelet.serving.connection import DONTWAIT, PEEK, READ_BYTES, Connection
+from corelet.serving.connection import PEEK, READ_BYTES, Connection
 from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
 from corelet.serving.poller import IN, PEER_CLOSED
@@ -47,11 +49,11 @@ class UwsgiConnection(Connection):
     def begin(self) -> None:
         """The connection has just been accepted: nginx has written its packet by now."""
         try:
-            if self.is_unix:
-                data = self.sock.recv(FIRST_READ_BYTES, DONTWAIT | PEEK)
+            if self.family == AF_UNIX:
+                data = self.sock.recv(FIRST_READ_BYTES, PEEK)
                 self._held = len(data)
             else:
-                data = self.sock.recv(FIRST_READ_BYTES, DONTWAIT)
+                data = os.read(self.fd, FIRST_READ_BYTES)
         except BlockingIOError:
             self._await_packet()
             return
@@ -75,7 +77,7 @@ class UwsgiConnection(Connection):
                 self.worker.withdraw(self)
             return
         try:
-            data = self.sock.recv(FIRST_READ_BYTES, DONTWAIT | PEEK if self.is_unix else DONTWAIT)
+            data = self.sock.recv(FIRST_READ_BYTES, PEEK if self.family == AF_UNIX else 0)
         except BlockingIOError:
             return
         except OSError:
@@ -87,7 +89,7 @@ class UwsgiConnection(Connection):
                 )
             self.close()
             return
-        self._held = len(data) if self.is_unix else 0
+        self._held = len(data) if self.family == AF_UNIX else 0
         self._packet(self._buffer + data)
 
     def _packet(self, data: bytes) -> None:
@@ -106,7 +108,7 @@ class UwsgiConnection(Connection):
                 self._wait_for_more(data)
                 return
             variables = decode_vars(data, HEADER_BYTES, end, worker.max_vars)
-            request, powerless = read_request(variables, data, data[0])
+            request, powerless = read_request(variables, data, end, data[0])
         except (ProtocolError, RequestRefused) as error:
             self.refuse(error.status, error.reason)
             return
@@ -123,7 +125,7 @@ class UwsgiConnection(Connection):
             self._body = data[end : end + length]
             self.body_received = len(self._body)
             self.body_left = length - self.body_received
-        if self._buffer or self.mask:
+        if self.mask:
             self._buffer = b""
             worker.heads.discard(self)
         hub = worker.hub
@@ -139,8 +141,7 @@ class UwsgiConnection(Connection):
     def _wait_for_more(self, data: bytes) -> None:
         """Take what has come out of the kernel: a peer that sends a byte at a time would else fill its own buffer."""
         if self._held:
-            self.sock.recv(self._held, DONTWAIT)
-            self._held = 0
+            self._release_held()
         self._buffer = data
         if not self.mask:
             self._await_packet()
@@ -161,7 +162,7 @@ class UwsgiConnection(Connection):
     def reply(self, data: bytes) -> None:
         """A short reply of the server's own; a peer whose buffer has no room for it is beyond help."""
         try:
-            self.sock.send(data, DONTWAIT)
+            os.write(self.fd, data)
         except OSError:
             self.gone = True
 
@@ -194,14 +195,14 @@ class UwsgiConnection(Connection):
         left = self.body_left
         if not left:
             return b""
-        if not self.is_unix:
+        if self.family != AF_UNIX:
             data = self.receive_some(min(max_bytes, left))
             self.body_left = left - len(data)
             return data
         if self._held:  # the packet's bytes: the body's last one takes over their part
             self._release_held()
         if left == 1:
-            data = self.receive_some(1, PEEK)
+            data = self.receive_some(1, peek=True)
             self._held = 1
             self.body_left = 0
             return data
@@ -218,7 +219,7 @@ class UwsgiConnection(Connection):
     def _release_held(self) -> None:
         while self._held:
             try:
-                self._held -= len(self.sock.recv(self._held, DONTWAIT))
+                self._held -= len(os.read(self.fd, self._held))
             except OSError:
                 self._held = 0
 

@@ -171,12 +171,14 @@ class Worker:
         elif not self.hub.idle:
             self.hub.on_free = self.free
 
-    def connection_closed(self, connection: Connection) -> None:
-        """Forget it everywhere."""
-        if connection.mask:  # one that has never waited stands in no queue
-            self.heads.discard(connection)
-            self.idle_connections.discard(connection)
-            self.lingering.discard(connection)
+    def forget(self, connection: Connection) -> None:
+        """A connection that may wait somewhere is about to be closed."""
+        self.heads.discard(connection)
+        self.idle_connections.discard(connection)
+        self.lingering.discard(connection)
+
+    def connection_closed(self) -> None:
+        """There is room for another one."""
         self.connections -= 1
         if self.connections == self.max_connections - 1:
             self.free()

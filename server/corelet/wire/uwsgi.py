@@ -37,13 +37,15 @@ _EXPECTED = frozenset(("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "SERVER_PR
 _MAX_LENGTH_DIGITS = 18  # an exabyte, and far from int()'s own limit
 
 
-def read_request(variables: dict[str, str], block: bytes, modifier1: int = 0) -> tuple[Request, frozenset[str] | None]:
+def read_request(
+    variables: dict[str, str], data: bytes, end: int, modifier1: int = 0
+) -> tuple[Request, frozenset[str] | None]:
     """Return the request, and the powerless variables that it carried (None for none).
 
-    `block` is the packet as received; it is only searched, to spare the usual packet a look at each of its keys.
+    `data` up to `end` is the packet as received; it is only searched, to spare the usual packet a look at its keys.
     Raises RequestRefused (400).
     """
-    powerless = POWERLESS.intersection(variables) or None if b"UWSGI_" in block else None
+    powerless = POWERLESS.intersection(variables) or None if data.find(b"UWSGI_", 0, end) >= 0 else None
     # CONTENT_LENGTH rules on a uwsgi socket: nginx has de-chunked the body and still sends HTTP_TRANSFER_ENCODING.
     length = variables.get("CONTENT_LENGTH")
     if "HTTP_CONTENT_TYPE" in variables or "HTTP_CONTENT_LENGTH" in variables or "HTTP_PROXY" in variables:
