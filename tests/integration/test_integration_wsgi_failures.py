@@ -98,14 +98,15 @@ def check_500(reply):
 
 @pytest.mark.parametrize("way", DIRECT)
 @pytest.mark.parametrize("where", ["call", "started", "iter", "first"])
-def test_an_error_before_the_headers_is_a_real_500_with_a_line_in_the_log(place, way, where):
-    for kind in [*KINDS, "stop-iteration"]:
-        if kind == "stop-iteration" and where == "first":
-            continue  # there it is the ordinary end
-        start = len(place.server.log.lines)
-        check_500(place.ask(way, f"/{where}/{kind}"))
-        line = place.server.log.wait_for(f"'/{where}/{kind}'", start=start)
-        assert " error " in line
+@pytest.mark.parametrize("kind", [*KINDS, "stop-iteration"])
+def test_an_error_before_the_headers_is_a_real_500_with_a_line_in_the_log(place, way, where, kind):
+    start = len(place.server.log.lines)
+    if (where, kind) == ("first", "stop-iteration"):  # the ordinary end of an iterator
+        assert place.ask(way, f"/{where}/{kind}").status == 200
+        return
+    check_500(place.ask(way, f"/{where}/{kind}"))
+    line = place.server.log.wait_for(f"'/{where}/{kind}'", start=start, seconds=5)
+    assert " error " in line
 
 
 @pytest.mark.parametrize("way", NGINX)
@@ -118,27 +119,27 @@ def test_an_error_before_the_headers_reaches_nginx_client_as_it_is(place, way, m
 
 
 @pytest.mark.parametrize("way", DIRECT)
-def test_an_error_after_the_headers_cuts_the_reply(place, way):
-    for kind in KINDS:
-        start = len(place.server.log.lines)
-        with place.open(way, f"/second/{kind}") as sock:
-            data, end = read_end(sock)
-        assert (kind, end) == (kind, "reset")
-        assert b"500 Internal" not in data
-        assert not data.endswith(b"0\r\n\r\n")
-        place.server.log.wait_for(f"'/second/{kind}'", start=start)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_after_the_headers_cuts_the_reply(place, way, kind):
+    start = len(place.server.log.lines)
+    with place.open(way, f"/second/{kind}") as sock:
+        data, end = read_end(sock)
+    assert end == "reset"
+    assert b"500 Internal" not in data
+    assert not data.endswith(b"0\r\n\r\n")
+    place.server.log.wait_for(f"'/second/{kind}'", start=start, seconds=5)
 
 
 @pytest.mark.parametrize("way", DIRECT)
-def test_an_error_in_close_comes_too_late_to_harm_the_reply(place, way):
-    for kind in [*KINDS, "stop-iteration"]:
-        start = len(place.server.log.lines)
-        with place.open(way, f"/close/{kind}") as sock:
-            data, end = read_end(sock)
-        body = data.partition(b"\r\n\r\n")[2]
-        assert (kind, end) == (kind, "end of file")
-        assert body == (b"7\r\na chunk\r\n7\r\na chunk\r\n0\r\n\r\n" if way == "http" else b"a chunka chunk")
-        place.server.log.wait_for(f"'/close/{kind}'", start=start)
+@pytest.mark.parametrize("kind", [*KINDS, "stop-iteration"])
+def test_an_error_in_close_comes_too_late_to_harm_the_reply(place, way, kind):
+    start = len(place.server.log.lines)
+    with place.open(way, f"/close/{kind}") as sock:
+        data, end = read_end(sock)
+    body = data.partition(b"\r\n\r\n")[2]
+    assert end == "end of file"
+    assert body == (b"7\r\na chunk\r\n7\r\na chunk\r\n0\r\n\r\n" if way == "http" else b"a chunka chunk")
+    place.server.log.wait_for(f"'/close/{kind}'", start=start, seconds=5)
 
 
 @pytest.mark.parametrize("way", DIRECT)
@@ -168,5 +169,5 @@ def test_the_log_holds_the_application_s_own_part_of_the_traceback(place, way):
 
 def test_the_cores_are_all_there_after_many_failures(place):
     for number in range(150):  # more than there are cores
-        assert place.ask("uwsgi", f"/call/{KINDS[number % len(KINDS)]}").status == 500
+        assert place.ask("uwsgi", f"/call/{KINDS[number % 7]}").status == 500
     assert place.ask("uwsgi", "/pid/x").body == str(place.server.pid).encode()

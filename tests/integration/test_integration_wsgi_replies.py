@@ -6,7 +6,7 @@ PEP 3333, "The start_response() Callable", "Handling the Content-Length Header",
 import pytest
 from wsgi_site import DIRECT, read_end, request_bytes
 
-from harness import running
+from harness import read_until, running
 
 APPLICATION = r'''
 import sys
@@ -251,6 +251,39 @@ def exact(environ, start_response):
 def zero(environ, start_response):
     start_response("200 OK", [("Content-Length", "0")])
     return []
+
+kept = []
+
+def keep_write(environ, start_response):
+    kept.append(start_response("200 OK", [("Content-Length", "5")]))
+    return [b"hello"]
+
+def keep_write_of_chunks(environ, start_response):
+    kept.append(start_response("200 OK", TEXT))
+    return (piece for piece in [b"hello"])
+
+def use_write(environ, start_response):
+    try:
+        kept[-1](b"INJECTED")
+    except BaseException as error:
+        start_response("200 OK", TEXT)
+        return [b"refused"]
+    start_response("200 OK", TEXT)
+    return [b"written"]
+
+def keep_start(environ, start_response):
+    kept.append(start_response)
+    start_response("200 OK", TEXT)
+    return [b"hello"]
+
+def use_start(environ, start_response):
+    try:
+        kept[-1]("200 OK", TEXT, (ValueError, ValueError("kept"), None))(b"INJECTED")
+    except BaseException as error:
+        start_response("200 OK", TEXT)
+        return [b"refused"]
+    start_response("200 OK", TEXT)
+    return [b"written"]
 
 def large(environ, start_response):
     start_response("200 OK", TEXT)
@@ -591,3 +624,27 @@ def test_http_11_gets_chunks_where_no_length_is_known(server):
     head, _, body = data.partition(b"\r\n\r\n")
     assert b"\r\nTransfer-Encoding: chunked" in head
     assert body == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("keep", "use"), [("keep-write", "use-write"), ("keep-write-of-chunks", "use-write"), ("keep-start", "use-start")]
+)
+def test_what_start_response_gave_is_useless_after_its_request(server, keep, use):
+    # On a kept connection a late write would be the beginning of the next reply, which may be somebody else's.
+    with server.connect() as sock:
+        sock.sendall(f"GET /{keep} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        first = read_until(sock, b"hello\r\n0\r\n\r\n" if "chunks" in keep else b"hello")
+        assert server.get(f"/{use}", "http").body == b"refused"
+        sock.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        second, end = read_end(sock)
+    assert b"INJECTED" not in first + second
+    assert second.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert second.endswith(b"\r\n\r\nhello")
+    assert end == "end of file"
+
+
+@pytest.mark.parametrize("kind", ["uwsgi", "unix"])
+def test_a_write_after_a_uwsgi_request_is_refused_and_harmless(server, kind):
+    assert server.get("/keep-write", kind).body == b"hello"
+    assert server.get("/use-write", kind).body == b"refused"
+    assert server.get("/hello", kind).body == b"hello"

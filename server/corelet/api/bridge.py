@@ -7,6 +7,7 @@ own contextvars.Context, so that what a coroutine sets, the view sees.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
@@ -60,7 +61,7 @@ def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     It outlives the request when it is not awaited. Raises NotInCore outside a request.
     """
     core = _core("spawn", coroutine)
-    task = core.hub.loop.create_task(coroutine, context=core.context)
+    task = core.hub.loop.create_task(coroutine, context=core.gr_context)
     _background.add(task)  # the loop itself keeps weak references only
     task.add_done_callback(_background.discard)
     return task
@@ -95,8 +96,7 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     Raises NotInCore outside a request.
     """
     core = _core("to_thread", None)
-    assert core.context is not None
-    call = functools.partial(core.context.copy().run, function, *args, **kwargs)
+    call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
     return await_(core.hub.loop.run_in_executor(None, call))
 
 
@@ -119,7 +119,7 @@ def _future(core: Core, awaitable: Awaitable[T]) -> asyncio.Future[T]:
     if asyncio.isfuture(awaitable):
         return awaitable
     coroutine = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
-    return core.hub.loop.create_task(coroutine, context=core.context)
+    return core.hub.loop.create_task(coroutine, context=core.gr_context)
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:

@@ -110,6 +110,9 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
 
     async def life() -> None:
         number = await stopping
+        worker.stop_accepting()
+        for sock in sockets:
+            sock.retire(worker.config.vacuum)  # from here on a new connection is refused, and not left hanging
         logger.info("%s: finishing %d running requests", signal.Signals(number).name, len(worker.busy_cores()))
         if not await worker.drain(worker.config.reload_mercy):
             logger.warning("some requests did not end within reload-mercy = %g s", worker.config.reload_mercy)

@@ -4,8 +4,8 @@ What both protocols share: sending with backpressure, waiting, noticing that the
 the peer knows, closing without a reset. No asyncio transport or stream: the application may register the descriptor
 itself, and the hot way of a request has no room for them.
 
-The hot way works on the bare descriptor, in non-blocking mode: read, write and close. A socket object costs 1.3 µs more,
-most of it for a getsockname() in its constructor (measured), so one is made only where more than that is needed.
+The hot way works on the bare descriptor, in non-blocking mode: read, write and close. A socket object costs 1.3 µs
+more, most of it for a getsockname() in its constructor (measured), so one is made only where more than that is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from corelet.base.errors import BodyError, ClientDisconnected
+from corelet.base.errors import BodyError, ClientDisconnected, Unwind
 from corelet.serving.cores import Core
 from corelet.serving.overdue import NEVER
 from corelet.serving.poller import IN, LOST, OUT, PEER_CLOSED
@@ -34,6 +34,10 @@ MIN_BODY_RATE = 500  # bytes per second, after the first socket-timeout; as Apac
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() sends a reset
 
 _scratch = bytearray(READ_BYTES)  # what is thrown away is read into here
+
+
+class Discarded(Unwind):
+    """What was to be sent is not wanted any more: the request is being unwound. None of it has gone out."""
 
 
 class Connection:
@@ -71,7 +75,7 @@ class Connection:
         """Send all of it; the core is suspended while the peer does not read. Raises an Unwind when it never will."""
         core = self.core
         if core is not None and core.unwinding is not None:
-            raise core.unwinding  # whatever the application still says is discarded
+            raise Discarded(str(core.unwinding))  # whatever the application still says
         try:
             if len(buffers) == 1:
                 sent = os.write(self.fd, buffers[0])
@@ -100,6 +104,8 @@ class Connection:
                 raise self._lost(error) from None
             else:
                 rest = rest[sent:]
+
+    send_last = send
 
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int) -> None:
         """Send the head, then a part of a file by sendfile(2). A file that shrank meanwhile ends the reply short."""

@@ -38,7 +38,6 @@ from corelet.serving.where import suspended_at
 
 logger = logging.getLogger("corelet.cores")
 
-GreenletExit = greenlet.GreenletExit
 getcurrent = greenlet.getcurrent
 
 UNWIND_GRACE_SECONDS = 5.0  # how long `finally` blocks may wait before they are interrupted in their turn
@@ -69,7 +68,6 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
     """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is."""
 
     __slots__ = (
-        "context",
         "deadline",
         "environ",
         "gone_at",
@@ -94,7 +92,6 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.number = number
         self.environ = environ  # the server's keys of the environ that are the same for all requests on this core
         self.job: Job | None = None
-        self.context: contextvars.Context | None = None
         self.serial = 0  # of the request; tells a late callback that its request is over
         self.requests = 0
         self.switches = 0
@@ -183,7 +180,7 @@ class Hub:
     def start(self, core: Core, job: Job) -> None:
         """Control goes to the core; it comes back when the request is over or the core is suspended."""
         core.job = job
-        core.context = core.gr_context = self._base_context.copy()
+        core.gr_context = self._base_context.copy()
         core.serial += 1
         core.switches = 1
         if self.harakiri_seconds:
@@ -205,12 +202,10 @@ class Hub:
 
     def _release(self, core: Core, job: Job) -> None:
         core.requests += 1
-        core.context = None
-        core.harakiri_at = NEVER
-        if core.switches > 1 or core.unwinding is not None:
+        if core.switches > 1 or self.harakiri_seconds:
             core.unwinding = core.late = core.kept = None
             core.waiting = core.watched = False
-            core.gone_at = NEVER
+            core.gone_at = core.harakiri_at = NEVER
             core.since = 0.0
         if core.__dict__:
             core.__dict__.clear()  # what the application hung on the greenlet was this request's
@@ -235,8 +230,9 @@ class Hub:
 
     def _calibrate(self) -> None:
         """Learn the reference count of a core that nobody but the hub knows, with one that has run already."""
-        core = self.idle[-1]
+        core = self.running = self.idle[-1]
         _raw_switch(core, _Nothing())
+        self.running = None
         core = self.idle.pop()
         self._idle_references = sys.getrefcount(core)
         self.idle.append(core)

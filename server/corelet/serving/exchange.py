@@ -10,9 +10,10 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corelet.base.errors import BodyError, ClientDisconnected, HarakiriError, ResponseError, Unwind
+from corelet.base.errors import BodyError, HarakiriError, ResponseError, Unwind
 from corelet.base.outcome import Outcome
-from corelet.serving.cores import Core, GreenletExit
+from corelet.serving.connection import Discarded
+from corelet.serving.cores import Core
 from corelet.serving.where import application_part
 from corelet.wire.reply import reason_phrase
 from corelet.wsgi.environ import url_scheme
@@ -78,11 +79,9 @@ def _failed(channel: Channel, core: Core, response: Response, error: BaseExcepti
     if isinstance(core.unwinding, HarakiriError) or isinstance(error, HarakiriError):
         core.unwinding = None  # the 504 itself is to be sent
         worker.harakiris += 1
-        if not response.head_sent:
+        if not response.head_sent or (isinstance(error, Discarded) and not response.went_out):
             _answer(response, 504, "the application did not answer in time")
-    elif (
-        isinstance(error, ClientDisconnected) or core.unwinding is not None or isinstance(error, (Unwind, GreenletExit))
-    ):
+    elif core.unwinding is not None or isinstance(error, Unwind):
         response.complete = False
     else:
         _report(channel, core, response, error)

@@ -311,7 +311,7 @@ class HttpConnection(Connection):
             else:
                 response.chunked = True
                 lines += "Transfer-Encoding: chunked\r\n"
-        if response.said_close:
+        if response.said_close or not self.worker.keeps_alive:
             self._keep = False
         if not self._keep:
             return lines + "Connection: close\r\n\r\n"

@@ -56,8 +56,9 @@ class Listener:
             self.worker.loop.remove_reader(self._sock.fileno())
 
     def close(self) -> None:
-        """Stop listening for good; the socket itself belongs to the process layer."""
+        """Stop for good, after a last look into the backlog; the socket itself belongs to the process layer."""
         self.pause()
+        self._ready()
 
     def _ready(self) -> None:
         hub = self.worker.hub

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from socket import AF_UNIX
+from socket import AF_UNIX, IPPROTO_TCP, TCP_CORK
 from typing import TYPE_CHECKING
 
 from corelet.base.errors import RequestRefused
@@ -43,6 +43,7 @@ class UwsgiConnection(Connection):
     _body = b""
     _request: Request | None = None
     _var_bytes = 0
+    _uncorked = False
 
     # -- the packet, in the hub -----------------------------------------------------------------------------------
 
@@ -209,6 +210,16 @@ class UwsgiConnection(Connection):
         data = self.receive_some(min(max_bytes, left - 1))
         self.body_left = left - len(data)
         return data
+
+    def send(self, *buffers: bytes) -> None:
+        """Send a part of the reply: it is to leave now, so the cork goes (see process/sockets.py)."""
+        if not self._uncorked:
+            self._uncorked = True
+            if self.family != AF_UNIX:
+                self.sock.setsockopt(IPPROTO_TCP, TCP_CORK, 0)
+        super().send(*buffers)
+
+    send_last = Connection.send  # under the cork: what completes the reply leaves with the close, in one segment
 
     def head_end(self, response: Response, length: int | None) -> str:
         """The front end dresses the reply; it is told the length where that is known, to notice a cut."""

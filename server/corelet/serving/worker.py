@@ -108,12 +108,15 @@ class Worker:
         for listener in self.listeners:
             listener.resume()
 
-    async def drain(self, seconds: float) -> bool:
-        """Accept nothing more, let requests finish for so long, then unwind them. True when all could finish."""
+    def stop_accepting(self) -> None:
+        """Take what the kernel has accepted for us already, as far as cores are free, and nothing after that."""
         self.draining = True
         self.keeps_alive = False
         for listener in self.listeners:
             listener.close()
+
+    async def drain(self, seconds: float) -> bool:
+        """Let requests finish for so long, then unwind them. True when all could finish."""
         for connection in self.idle_connections.entries():
             connection.close()
         deadline = self.loop.time() + seconds

@@ -4,7 +4,8 @@ What an application says of a reply is the same from one request to the next, so
 reply costs one look-up for each header. The stores are bounded: an application that invents values (ETags, cookies)
 empties them now and then and is otherwise as well off as without.
 
-Security rule 21: a name is a token, a value holds no CR, LF or NUL and is latin-1, a status is three digits and a blank.
+Security rule 21: a name is a token, a value holds no CR, LF or NUL and is latin-1, a status is three digits and a
+blank.
 """
 
 from __future__ import annotations

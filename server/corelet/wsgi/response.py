@@ -26,7 +26,10 @@ class Writer(Protocol):
     """What a reply is written to; every call may suspend the caller until the peer has taken the bytes."""
 
     def send(self, *buffers: bytes) -> None:
-        """Send all bytes of all buffers, in order."""
+        """Send all bytes of all buffers, in order, at once."""
+
+    def send_last(self, *buffers: bytes) -> None:
+        """Send what completes the reply; it may leave together with the connection's end."""
 
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int) -> None:
         """Send `head`, then `count` bytes of a regular file from `offset`."""
@@ -52,6 +55,7 @@ class Response:
     head_bytes = 0
     headers: Iterable[tuple[str, str]] | None = None
     length: int | None = None  # the Content-Length that the application gave
+    went_out = False  # the first bytes have been sent, and more are to come
     surplus = False  # it gave more than that
     bodyless = False
     said_close = False
@@ -116,9 +120,9 @@ class Response:
                 body = self._limited(body)
             self.body_bytes = len(body)
             if size <= JOIN_BYTES:
-                self._writer.send(head + body)
+                self._writer.send_last(head + body)
             else:
-                self._writer.send(head, body)
+                self._writer.send_last(head, body)
             if self.length is not None:
                 self._check_length()
         self.complete = True
@@ -214,6 +218,7 @@ class Response:
             self._writer.send(head + data + end)
         else:
             self._writer.send(head, data, end)
+        self.went_out = True
 
     def _limited(self, data: bytes) -> bytes:
         """More than Content-Length must never reach the peer: it would be the next reply (request smuggling)."""
