@@ -1,4 +1,4 @@
-"""A stage for tests that must decide who goes when: an application that is told to go on, and a peer that reads replies.
+"""A stage for tests that decide who goes when: an application that is told to go on, a peer that reads its replies.
 
 `PRELUDE` is put before a test's own views. A view stops at a gate and says so in the log; the test sees the line and
 opens the gate with `tell`, a datagram that the application's own reader on the loop evaluates. So nothing has to sleep,
@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 
 from harness import PATIENCE_SECONDS, Server, read_until
+
 from uwsgiproto.client import Reply, build_request, parse_reply, request_variables
 
 PRELUDE = '''

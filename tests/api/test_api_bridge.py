@@ -1,4 +1,4 @@
-"""corelet.await_ and its kin, from the view's side: results, errors, time limits, context, and clear words on misuse."""
+"""corelet.await_ and its kin, from the view's side: results, errors, time limits, context, clear words on misuse."""
 
 from __future__ import annotations
 

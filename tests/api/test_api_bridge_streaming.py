@@ -1,4 +1,4 @@
-"""A view that awaits between its chunks: each chunk reaches the client before the next is made, through nginx as well."""
+"""A view that awaits between its chunks: each chunk arrives before the next one is made, through nginx as well."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stage import PRELUDE, Peer, at_gate, http_get, open_gate, unique
 
 VIEWS = (
     PRELUDE
-    + '''
+    + """
 import corelet
 
 def view_stream(environ, start_response):
@@ -46,7 +46,7 @@ def view_endless(environ, start_response):
         corelet.await_(future_gate(name))
     finally:
         say(f"stream {name}: finally.")
-'''
+"""
 )
 
 
@@ -62,7 +62,7 @@ def front(server, tmp_path_factory):
     locations = f"""
         location / {{ uwsgi_pass 127.0.0.1:{server.uwsgi[1]}; }}
         location /stream {{ uwsgi_pass 127.0.0.1:{server.uwsgi[1]}; uwsgi_buffering off; }}
-        location /unix/ {{ uwsgi_pass unix:{server.unix}; uwsgi_param PATH_INFO /unbuffered; }}
+        location /unix/ {{ rewrite ^ /unbuffered break; uwsgi_pass unix:{server.unix}; }}
     """
     nginx = Nginx(tmp_path_factory.mktemp("front"), locations)
     yield nginx

@@ -7,9 +7,8 @@ unix socket it closes with a byte unread.
 import socket
 
 import pytest
-from wsgi_site import DIRECT, NGINX, UNBUFFERED, read_end, site
-
 from harness import read_until
+from wsgi_site import DIRECT, NGINX, UNBUFFERED, read_end, site
 
 APPLICATION = """
 import corelet
@@ -127,7 +126,9 @@ def test_a_failure_while_the_client_still_sends_is_seen_as_cut(place, way, read)
 
 @pytest.mark.parametrize("way", UNBUFFERED)
 def test_a_failure_after_all_that_has_come_of_a_large_body_was_read_is_seen_as_cut(place, way):
-    check_cut(place, way, f"/fail?1000&none&large-{way}", "POST", b"b" * 200_000, [("X-Read", "200000")], length=400_000)
+    check_cut(
+        place, way, f"/fail?1000&none&large-{way}", "POST", b"b" * 200_000, [("X-Read", "200000")], length=400_000
+    )
 
 
 @pytest.mark.parametrize("way", NGINX)

@@ -155,7 +155,12 @@ def test_replies_on_one_client_connection_follow_each_other(place):
     request = b"GET /%s HTTP/1.1\r\nHost: x\r\n%s\r\n"
     for way in NGINX:
         with place.connect(way) as sock:
-            sock.sendall(request % (b"hello", b"") + request % (b"nothing", b"") + request % (b"generator", b"") + request % (b"hello", b"Connection: close\r\n"))
+            sock.sendall(
+                request % (b"hello", b"")
+                + request % (b"nothing", b"")
+                + request % (b"generator", b"")
+                + request % (b"hello", b"Connection: close\r\n")
+            )
             data = b"".join(iter(lambda sock=sock: sock.recv(65536), b""))
         assert data.count(b"HTTP/1.1 200 OK\r\n") == 3
         assert data.count(b"HTTP/1.1 204 No Content\r\n") == 1

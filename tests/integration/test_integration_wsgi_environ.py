@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from harness import ROOT, read_all, running
 from wsgi_site import BUFFERED, site
 
-from harness import ROOT, read_all, running
 from uwsgiproto.client import build_request, parse_reply
 
 APPLICATION = """
@@ -131,7 +131,9 @@ def test_a_chunked_upload_arrives_with_its_length(place, way):
 @pytest.mark.parametrize("way", BUFFERED)
 def test_a_path_of_utf8_arrives_as_its_bytes_in_latin_1(place, way):
     shown, _, _ = through_nginx(
-        place, way, b"GET /\xc3\xa9%E2%82%AC%ff?\xc3\xa9=%C3%A9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Utf: \xe2\x82\xac\r\n\r\n"
+        place,
+        way,
+        b"GET /\xc3\xa9%E2%82%AC%ff?\xc3\xa9=%C3%A9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Utf: \xe2\x82\xac\r\n\r\n",
     )
     assert shown["PATH_INFO"] == "/\xc3\xa9\xe2\x82\xac\xff"
     assert shown["REQUEST_URI"] == "/\xc3\xa9%E2%82%AC%ff?\xc3\xa9=%C3%A9"
@@ -198,7 +200,9 @@ def test_the_scheme_is_what_the_front_end_says_and_never_a_client(place, variabl
              "uwsgi.foo", "x-wsgiorg.fdevent.readable"]
 )  # fmt: skip
 def test_a_key_of_the_server_s_own_never_comes_from_the_wire(place, name):
-    reply = parse_reply(place.server.raw(build_request({"REQUEST_METHOD": "GET", "PATH_INFO": "/", name: "evil"}), "uwsgi"))
+    reply = parse_reply(
+        place.server.raw(build_request({"REQUEST_METHOD": "GET", "PATH_INFO": "/", name: "evil"}), "uwsgi")
+    )
     if reply.status == 200:
         shown, others, _ = json.loads(reply.body)
         assert shown.get(name) != "evil"

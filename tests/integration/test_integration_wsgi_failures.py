@@ -1,11 +1,10 @@
 """Whatever an application raises is an error of its request, never of the server."""
 
 import pytest
+from harness import read_until
 from wsgi_site import DIRECT, NGINX, read_end, site
 
-from harness import read_until
-
-APPLICATION = r'''
+APPLICATION = r"""
 import asyncio
 import os
 import sys
@@ -72,7 +71,7 @@ class Generator:
     def close(self):
         if self.where == "close":
             raise self.raised()
-'''
+"""
 
 KINDS = ["exception", "exit", "exit-text", "exit-none", "keyboard", "generator-exit", "cancelled", "greenlet-exit", "timeout",
          "base", "memory", "oserror", "broken-pipe", "reset", "connection-aborted", "unprintable", "group",

@@ -183,7 +183,15 @@ def body_of(place, way, target):
     return reply.body
 
 
-WHOLE = {"empty": 0, "small": 1000, "block": 16384, "above": 16385, "big": 5_000_000, "sized": 5_000_000, "inside": 1000}
+WHOLE = {
+    "empty": 0,
+    "small": 1000,
+    "block": 16384,
+    "above": 16385,
+    "big": 5_000_000,
+    "sized": 5_000_000,
+    "inside": 1000,
+}
 
 
 @pytest.mark.parametrize("way", DIRECT + NGINX)
@@ -193,7 +201,9 @@ def test_a_file_arrives_whole(place, way, target):
 
 
 @pytest.mark.parametrize("way", DIRECT)
-@pytest.mark.parametrize(("target", "length"), [("small", "1000"), ("above", "16385"), ("big", "5000000"), ("empty", "0")])
+@pytest.mark.parametrize(
+    ("target", "length"), [("small", "1000"), ("above", "16385"), ("big", "5000000"), ("empty", "0")]
+)
 def test_a_file_s_length_is_told(place, way, target, length):
     assert place.ask(way, "/" + target).header("Content-Length") == length
 

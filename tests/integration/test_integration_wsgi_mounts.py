@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from harness import PATIENCE_SECONDS, ROOT, free_port, running
 from wsgi_site import BUFFERED, DIRECT, site
 
-from harness import PATIENCE_SECONDS, ROOT, free_port, running
 from uwsgiproto.client import build_request, parse_reply
 
 APPLICATION = """
@@ -32,7 +32,9 @@ MOUNTS = ("--mount", "/one=app:one", "--mount", "/two=app:two", "--mount", "/one
 
 @pytest.fixture(scope="module")
 def managed(tmp_path_factory):
-    with site(tmp_path_factory.mktemp("managed"), APPLICATION, *MOUNTS, "--manage-script-name", "--no-default-app") as place:
+    with site(
+        tmp_path_factory.mktemp("managed"), APPLICATION, *MOUNTS, "--manage-script-name", "--no-default-app"
+    ) as place:
         yield place
 
 
@@ -95,9 +97,7 @@ def test_the_callable_is_the_one_that_was_named(serve, arguments, answer):
 
 @pytest.mark.parametrize("modifier1", [0, 30])
 def test_modifier_30_cuts_script_name_from_path_info(managed, modifier1):
-    packet = build_request(
-        {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/two", "PATH_INFO": "/two/a"}, modifier1=modifier1
-    )
+    packet = build_request({"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/two", "PATH_INFO": "/two/a"}, modifier1=modifier1)
     assert parse_reply(managed.server.raw(packet, "uwsgi")).body == b"two|/two|/a"
 
 

@@ -3,8 +3,8 @@
 import socket
 
 import pytest
-
 from harness import PATIENCE_SECONDS, read_all, running
+
 from uwsgiproto.client import build_request, parse_reply
 
 APPLICATION = """
@@ -120,7 +120,7 @@ def test_what_is_no_request_gets_a_reply_and_at_most_one_clear_line(served, name
 def test_the_line_about_an_oversize_packet_says_both_numbers(served):
     server, kind = served
     server.raw(b"\x00\x02\x10\x00" + b"x" * 100, kind)
-    line = server.log.wait_for("4098")
+    line = server.log.wait_for(" 4098 ")
     assert "4096" in line
     assert "buffer-size" in line
 

@@ -4,11 +4,10 @@ PEP 3333, "The start_response() Callable", "Handling the Content-Length Header",
 """
 
 import pytest
+from harness import read_until, running
 from wsgi_site import DIRECT, read_end, request_bytes
 
-from harness import read_until, running
-
-APPLICATION = r'''
+APPLICATION = r"""
 import sys
 
 TEXT = [("Content-Type", "text/plain")]
@@ -292,7 +291,7 @@ def large(environ, start_response):
 def large_chunks(environ, start_response):
     start_response("200 OK", TEXT)
     return (b"x" * 100_000 for _ in range(30))
-'''
+"""
 
 BAD = [
     "status-bytes", "status-int", "status-none", "status-empty", "status-word", "status-two-digits", "status-four-digits",
@@ -385,7 +384,9 @@ def test_a_body_that_is_all_there_gets_a_content_length(server, kind, name):
 
 
 @pytest.mark.parametrize("kind", DIRECT)
-@pytest.mark.parametrize("name", ["none-at-all", "empty", "empties", "bytes-empty", "generator-nothing", "generator-empty"])
+@pytest.mark.parametrize(
+    "name", ["none-at-all", "empty", "empties", "bytes-empty", "generator-nothing", "generator-empty"]
+)
 def test_an_empty_body_is_a_complete_reply_of_no_bytes(server, kind, name):
     reply = server.get("/" + name, kind)
     assert (reply.status, reply.header("Content-Type"), reply.body) == (200, "text/plain", b"")
@@ -472,7 +473,12 @@ def test_repeated_and_empty_and_latin_1_headers_arrive_in_order(server, kind):
 @pytest.mark.parametrize("kind", DIRECT)
 def test_hop_by_hop_headers_of_the_application_do_not_leave(server, kind):
     reply = server.get("/hop-by-hop", kind)
-    assert [reply.header(n) for n in ("Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer")] == [None, None, None, None]
+    assert [reply.header(n) for n in ("Transfer-Encoding", "Keep-Alive", "Upgrade", "Trailer")] == [
+        None,
+        None,
+        None,
+        None,
+    ]
     assert (reply.header("X-Kept"), reply.body) == ("yes", b"plain")
 
 

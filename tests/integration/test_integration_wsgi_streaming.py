@@ -9,9 +9,8 @@ import socket
 import struct
 
 import pytest
-from wsgi_site import BUFFERED, DIRECT, UNBUFFERED, read_end, site
-
 from harness import read_until
+from wsgi_site import BUFFERED, DIRECT, UNBUFFERED, read_end, request_bytes, site
 
 APPLICATION = """
 import asyncio
@@ -126,6 +125,24 @@ def suspended(environ, start_response):
     finally:
         print("unwound", environ["QUERY_STRING"], flush=True)
 
+def silent(environ, start_response):
+    try:
+        corelet.await_(gate(environ).wait())
+    finally:
+        print("unwound", environ["QUERY_STRING"], flush=True)
+    start_response("200 OK", [])
+    return [b"never"]
+
+def reading(environ, start_response):
+    try:
+        environ["wsgi.input"].read()
+    except BaseException as error:
+        print("short", environ["QUERY_STRING"], type(error).__name__, flush=True)
+        raise
+    print("complete", environ["QUERY_STRING"], flush=True)
+    start_response("200 OK", [])
+    return [b"complete"]
+
 class CloseMe(list):
     def close(self):
         print("closed", self.query, flush=True)
@@ -215,6 +232,32 @@ def test_a_suspended_generator_is_unwound_when_the_client_goes(place, way):
     with place.open(way, f"/suspended?{query}") as sock:
         read_until(sock, b"one")
     place.server.log.wait_for(f"unwound {query}")
+
+
+def accepted(place, way):
+    """A connection that the server has accepted and waits on: connections are accepted in their order."""
+    sock = place.connect(way)
+    assert place.ask(way, "/go?-").status == 200
+    return sock
+
+
+@pytest.mark.parametrize("way", ["uwsgi", "unix"])
+def test_a_client_that_sends_its_packet_late_and_goes_at_once_is_noticed(place, way):
+    # The packet and the end of file come in one event, before there is a core.
+    query = f"late-{way}"
+    with accepted(place, way) as sock:
+        sock.sendall(request_bytes(way, f"/silent?{query}", "GET", b""))
+    place.server.log.wait_for(f"unwound {query}", seconds=5)
+
+
+@pytest.mark.parametrize("way", DIRECT)
+@pytest.mark.parametrize("sent", [b"", b"12345", b"123456789"])
+def test_a_client_that_sends_half_a_body_late_and_goes_at_once_is_noticed(place, way, sent):
+    query = f"half-{len(sent)}-{way}"
+    with accepted(place, way) as sock:
+        sock.sendall(request_bytes(way, f"/reading?{query}", "POST", sent, length=10))
+    place.server.log.wait_for(f"short {query}", seconds=5)
+    assert place.server.log.count(f"complete {query}") == 0
 
 
 def test_a_suspended_generator_is_unwound_when_an_http_client_resets(place):

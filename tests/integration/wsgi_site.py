@@ -12,7 +12,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import PATIENCE_SECONDS, Nginx, Server, fronting, free_port, running
+from harness import PATIENCE_SECONDS, Nginx, Server, free_port, fronting, running
+
 from uwsgiproto.client import Reply, build_request, request_variables
 
 DIRECT = ("http", "uwsgi", "unix")
@@ -45,7 +46,9 @@ class Site:
             return self.server.get(target, way, method, body, headers)
         return ask_http(self.address(way), target, method, body, headers)
 
-    def open(self, way: str, target: str = "/", method: str = "GET", body: bytes = b"", headers=(), length=None) -> socket.socket:
+    def open(
+        self, way: str, target: str = "/", method: str = "GET", body: bytes = b"", headers=(), length=None
+    ) -> socket.socket:
         """Send a request and return the socket. `length` announces another length of the body than what is sent."""
         sock = self.connect(way)
         announced = len(body) if length is None else length

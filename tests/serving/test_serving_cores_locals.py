@@ -8,7 +8,7 @@ from stage import PRELUDE, begin, finish, open_gate, tell, unique
 
 VIEWS = (
     PRELUDE
-    + '''
+    + """
 import corelet
 from asgiref.local import Local
 from threading import local as imported_by_name
@@ -50,7 +50,8 @@ def view_api(environ, start_response):
     missing = not hasattr(mine, "b")
     vars(mine)["b"] = 2
     del mine.a
-    return text(start_response, missing, mine.b, hasattr(mine, "a"), sorted(mine.__dict__), isinstance(mine, threading.local))
+    keys = sorted(mine.__dict__)
+    return text(start_response, missing, mine.b, hasattr(mine, "a"), keys, isinstance(mine, threading.local))
 
 def view_in_thread(environ, start_response):
     PLAIN.value = "the core's"
@@ -62,7 +63,7 @@ def view_in_callback(environ, start_response):
     me = greenlet.getcurrent()
     LOOP.call_soon(lambda: me.switch(getattr(PLAIN, "value", "nothing")))
     return text(start_response, me.parent.switch(), PLAIN.value)
-'''
+"""
 )
 
 

@@ -139,7 +139,9 @@ def test_a_stray_switch_does_not_end_a_blocked_write(server, kind):
 @pytest.mark.parametrize("kind", ["uwsgi", "unix", "http"])
 def test_a_stray_switch_does_not_end_a_blocked_read(server, kind):
     name = unique()
-    head = b"POST /blocked_read?%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 10\r\n\r\n" % name.encode()
+    head = (
+        b"POST /blocked_read?%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 10\r\n\r\n" % name.encode()
+    )
     if kind != "http":
         head = packet(f"/blocked_read?{name}", "POST", b"0123456789")[:-10]
     sock = server.connect(kind)

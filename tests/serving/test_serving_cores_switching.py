@@ -11,7 +11,7 @@ from stage import PRELUDE, at_gate, begin, finish, open_gate, tell, unique
 
 VIEWS = (
     PRELUDE
-    + '''
+    + """
 import concurrent.futures
 
 def view_values(environ, start_response):
@@ -181,7 +181,7 @@ class Body:
 def view_iterator(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
     return Body()
-'''
+"""
 )
 
 

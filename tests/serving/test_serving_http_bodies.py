@@ -66,7 +66,9 @@ def digest(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
-CHUNKED = post("/echo", "Transfer-Encoding: chunked") + chunked(b"hello ", b"world", b"!" * 20, trailer=b"X-Trailer: 1\r\n")
+CHUNKED = post("/echo", "Transfer-Encoding: chunked") + chunked(
+    b"hello ", b"world", b"!" * 20, trailer=b"X-Trailer: 1\r\n"
+)
 
 
 @pytest.mark.parametrize("cut", range(1, len(CHUNKED), 3))
@@ -124,15 +126,27 @@ def test_lines_are_iterated_over_chunks(server):
 
 def test_trailers_do_not_reach_the_environ(server):
     with Peer(server) as peer:
-        peer.send(post("/trailers", "Transfer-Encoding: chunked") + chunked(b"a", trailer=b"Smuggled: 1\r\nX-Trailer: 2\r\n"))
+        peer.send(
+            post("/trailers", "Transfer-Encoding: chunked") + chunked(b"a", trailer=b"Smuggled: 1\r\nX-Trailer: 2\r\n")
+        )
         assert peer.reply().body == b"[]"
 
 
 @pytest.mark.parametrize(
-    "body", [b"5\nhello\r\n0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n", b"g\r\n", b"5;\x00\r\nhello\r\n0\r\n\r\n",
-             b"0x5\r\nhello\r\n0\r\n\r\n", b" 5\r\nhello\r\n0\r\n\r\n", b"5" + b" " * 2000 + b"\r\nhello\r\n0\r\n\r\n",
-             b"fffffffffffffffff\r\n", b"0\r\n" + b"A: b\r\n" * 2000 + b"\r\n"]
-)  # fmt: skip
+    "body",
+    [
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"g\r\n",
+        b"5;\x00\r\nhello\r\n0\r\n\r\n",
+        b"0x5\r\nhello\r\n0\r\n\r\n",
+        b" 5\r\nhello\r\n0\r\n\r\n",
+        b"5" + b" " * 2000 + b"\r\nhello\r\n0\r\n\r\n",
+        b"fffffffffffffffff\r\n",
+        b"0\r\n" + b"A: b\r\n" * 2000 + b"\r\n",
+    ],
+)
 def test_a_malformed_chunked_body_is_an_error_and_ends_the_connection(server, body):
     with Peer(server) as peer:
         peer.send(post("/echo", "Transfer-Encoding: chunked") + body + http_get("/unread"))

@@ -11,15 +11,16 @@ from stage import PRELUDE, Peer, http_get
 
 VIEWS = (
     PRELUDE
-    + '''
+    + """
 def view_echo(environ, start_response):
     body = environ["wsgi.input"].read()
-    return text(start_response, repr(body), environ.get("HTTP_X_FOO"), environ["SERVER_PROTOCOL"], environ.get("HTTP_UPGRADE"))
+    seen = environ.get("HTTP_X_FOO"), environ["SERVER_PROTOCOL"], environ.get("HTTP_UPGRADE")
+    return text(start_response, repr(body), *seen)
 
 def view_unserved(environ, start_response):
     say("the second one was served")
     return text(start_response, "unserved")
-'''
+"""
 )
 
 
@@ -35,8 +36,14 @@ CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
 
 REFUSED = {
     # llhttp refuses these itself
-    "Content-Length with Transfer-Encoding": (POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, 400),
-    "Transfer-Encoding with Content-Length": (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + CHUNKS, 400),
+    "Content-Length with Transfer-Encoding": (
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS,
+        400,
+    ),
+    "Transfer-Encoding with Content-Length": (
+        POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + CHUNKS,
+        400,
+    ),
     "two equal Content-Lengths": (POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
     "two Content-Lengths": (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
     "a list of Content-Lengths": (POST + b"Content-Length: 5, 5\r\n\r\nhello", 400),
@@ -62,7 +69,10 @@ REFUSED = {
     "Transfer-Encoding in HTTP/1.0": (b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, 400),
     "gzip, chunked": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNKS, (400, 501)),
     "chunked twice": (POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n" + CHUNKS, (400, 501)),
-    "chunked on two lines": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, (400, 501)),
+    "chunked on two lines": (
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS,
+        (400, 501),
+    ),
     "identity": (POST + b"Transfer-Encoding: identity\r\n\r\n", (400, 501)),
     "chunked behind a vertical tab": (POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + CHUNKS, (400, 501)),
     "an empty Transfer-Encoding": (POST + b"Transfer-Encoding: \r\n\r\n", (400, 501)),
@@ -159,7 +169,11 @@ def test_empty_lines_before_a_request_are_skipped(server):
 
 def test_trailers_and_chunk_extensions_are_ignored(server):
     with Peer(server) as peer:
-        peer.send(POST + b"Transfer-Encoding: chunked\r\n\r\n5;name=value\r\nhello\r\n0\r\nX-Foo: trailer\r\n\r\n" + http_get("/hello"))
+        peer.send(
+            POST
+            + b"Transfer-Encoding: chunked\r\n\r\n5;name=value\r\nhello\r\n0\r\nX-Foo: trailer\r\n\r\n"
+            + http_get("/hello")
+        )
         assert peer.reply().body == b"b'hello' None HTTP/1.1 None"
         assert peer.reply().body == b"hello"
 

@@ -10,7 +10,7 @@ from stage import PRELUDE, Peer, at_gate, begin, finish, http_get, open_gate, pa
 
 VIEWS = (
     PRELUDE
-    + '''
+    + """
 import signal
 
 HTML = [("Content-Type", "text/plain")]
@@ -138,7 +138,7 @@ def view_read(environ, start_response):
 
 def view_scheme(environ, start_response):
     return text(start_response, environ["wsgi.url_scheme"], environ.get("HTTPS"))
-'''
+"""
 )
 
 
@@ -252,7 +252,10 @@ def test_a_body_that_ends_early_is_an_error_in_the_application(server, kind):
 
 def test_a_chunked_body_over_http_is_read_whole_and_is_terminated(server):
     with Peer(server) as peer:
-        peer.send(b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")
+        peer.send(
+            b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+        )
         assert peer.reply().body == b"11 True"
 
 

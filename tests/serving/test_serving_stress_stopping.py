@@ -10,7 +10,7 @@ from stage import PRELUDE, Peer, at_gate, begin, finish, http_get, open_gate, pa
 
 VIEWS = (
     PRELUDE
-    + '''
+    + """
 def view_stream(environ, start_response):
     name = environ["QUERY_STRING"]
     start_response("200 OK", [("Content-Type", "text/plain")])
@@ -27,7 +27,7 @@ def view_stuck(environ, start_response):
 def view_read(environ, start_response):
     say("reading.")
     return text(start_response, len(environ["wsgi.input"].read()))
-'''
+"""
 )
 
 
@@ -94,7 +94,7 @@ def test_a_request_whose_head_was_under_way_does_not_hold_the_end_up(serve):
     server.process.send_signal(signal.SIGTERM)
     open_gate(server, "held")
     assert finish(held).status == 200
-    assert server.stop() == 0
+    assert server.process.wait(PATIENCE_SECONDS) == 0
     for sock in peers:
         sock.close()
 
@@ -111,4 +111,17 @@ def test_pipelined_requests_behind_the_running_one_are_not_begun_after_the_signa
         assert reply.body.startswith(b"opened")
         assert reply.header("Connection") == "close"
         assert peer.ended()
-    assert server.stop() == 0
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_second_signal_while_requests_run_does_not_change_the_end(serve):
+    server = serve(VIEWS, "--asyncio", "3")
+    held = begin(server, "/gate?held", "uwsgi")
+    at_gate(server, "held")
+    server.process.send_signal(signal.SIGTERM)
+    server.log.wait_for("SIGTERM")
+    server.process.send_signal(signal.SIGTERM)
+    assert tell(server, "1 + 1") == "2"
+    open_gate(server, "held")
+    assert finish(held).status == 200
+    assert server.process.wait(PATIENCE_SECONDS) == 0

@@ -12,7 +12,7 @@ import time
 
 import pytest
 from harness import running
-from stage import PRELUDE, Peer, at_gate, begin, finish, http_get, open_gate, packet, reset, tell, unique
+from stage import PRELUDE, Peer, at_gate, begin, cpu_seconds, finish, http_get, open_gate, packet, reset, tell, unique
 
 CORES = 2
 VIEWS = (
@@ -143,9 +143,7 @@ def patient(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def eager(tmp_path_factory):
     """suspend-timeout 1, for all that wait by a raw switch."""
-    with running(
-        tmp_path_factory.mktemp("eager"), VIEWS, "--asyncio", str(CORES), "--suspend-timeout", "1"
-    ) as server:
+    with running(tmp_path_factory.mktemp("eager"), VIEWS, "--asyncio", str(CORES), "--suspend-timeout", "1") as server:
         yield server
 
 
@@ -245,6 +243,43 @@ def test_a_stream_ends_when_its_client_closes(patient, kind):
     assert "Traceback" not in "\n".join(patient.log.lines[start:])
 
 
+@pytest.mark.parametrize("kind, ending", [("uwsgi", "close"), ("unix", "close"), ("http", "reset"), ("uwsgi", "reset")])
+def test_bytes_that_the_application_has_not_read_do_not_hide_that_the_client_has_gone(patient, kind, ending):
+    for _ in range(CORES + 1):
+        name = unique("n")
+        sock = patient.connect(kind)
+        if kind == "http":
+            sock.sendall(
+                b"POST /never?%s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" % name.encode() + b"x" * 100
+            )
+        else:
+            sock.sendall(packet(f"/never?{name}", "POST", b"x" * 100))
+        patient.log.wait_for(f"suspended {name}.")
+        if ending == "reset":
+            reset(sock)
+        else:
+            sock.close()
+        patient.log.wait_for(f"unwound {name} by ClientDisconnected")
+
+
+def test_a_suspended_request_with_unread_bytes_costs_no_cpu(eager):
+    used = cpu_seconds(eager)
+    socks = []
+    for kind in ("http", "uwsgi"):
+        name = unique("n")
+        data = packet(f"/never?{name}", "POST", b"x" * 100_000)
+        if kind == "http":
+            data = (
+                b"POST /never?%s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" % name.encode() + b"x" * 100_000
+            )
+        socks.append(eager.connect(kind))
+        socks[-1].sendall(data)
+    for sock in socks:
+        assert sock.recv(65536).startswith(b"HTTP/1.1 504 ")  # a second later
+        sock.close()
+    assert cpu_seconds(eager) - used < 0.5
+
+
 def test_an_http_client_that_only_stops_sending_is_still_answered(patient):
     name = unique()
     sock = begin(patient, f"/gate?{name}")
@@ -331,6 +366,9 @@ def test_harakiri_ends_one_request_while_the_others_go_on(strict, view):
 def test_harakiri_fires_for_that_request_only(strict):
     name = unique()
     sock, _ = suspend(strict, "never", "uwsgi")
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:  # so that the other one is half a second younger
+        assert strict.get("/hello").body == b"hello"
     young = begin(strict, f"/gate?{name}", "uwsgi")
     at_gate(strict, name)
     assert finish(sock).status == 504
@@ -349,11 +387,15 @@ def test_an_answer_after_harakiri_is_discarded(strict, kind, view):
     assert not strict.log.count("swallowed by except Exception")
 
 
-def test_nothing_was_left_broken(patient, eager, strict, gone):
+def test_every_core_is_free_again_after_all_this(patient, eager, strict, gone):
     for server in (patient, eager, strict, gone):
         assert tell(server, "asyncio.get_running_loop() is LOOP") == "True"
         text = server.log.text()
         assert "never awaited" not in text
         assert "Cannot enter into task" not in text
-        for _ in range(10):
-            assert server.raw(packet("/hello"), "uwsgi").endswith(b"hello")
+        cores = CORES + 2 if server is strict else CORES
+        names = [unique() for _ in range(cores)]
+        waiting = [begin(server, f"/gate?{name}", "uwsgi") for name in names]
+        for name in names:
+            open_gate(server, name)
+        assert sorted(finish(sock).body for sock in waiting) == [b"opened %d" % number for number in range(cores)]

@@ -105,10 +105,12 @@ _background: set[asyncio.Task[Any]] = set()
 
 def _core(what: str, awaitable: object) -> Core:
     core = current_core()
-    if core is not None:
+    if core is not None and core.is_current():
         return core
     if inspect.iscoroutine(awaitable):
         awaitable.close()  # or Python warns that it was never awaited
+    if core is not None:
+        raise NotInCore(f"corelet.{what}() was called in a child greenlet: call it in the view's own greenlet")
     raise NotInCore(
         f"corelet.{what}() suspends the core of a request, and none is here: call it from a view served by corelet;"
         " in a coroutine or callback use `await` and asyncio, in a script asyncio.run(); corelet.in_core() tells"

@@ -155,11 +155,11 @@ class Connection:
 
     # -- reading the body, in a core ------------------------------------------------------------------------------
 
-    def receive_some(self, max_bytes: int, peek: bool = False) -> bytes:
+    def receive_some(self, max_bytes: int) -> bytes:
         """Return 1..max_bytes bytes, waiting for them. Raises BodyError when the peer stops, or is too slow."""
         while True:
             try:
-                data: bytes = self.sock.recv(max_bytes, PEEK) if peek else os.read(self.fd, max_bytes)
+                data = os.read(self.fd, max_bytes)
             except BlockingIOError:
                 self._wait_readable()
                 continue
@@ -168,12 +168,14 @@ class Connection:
                 raise BodyError(f"the connection broke in the middle of the request's body: {error.strerror}") from None
             if not data:
                 self.peer_closed()
-                raise BodyError(
-                    f"the client closed the connection in the middle of the body, after {self.body_received} bytes"
-                )
-            if not peek:
-                self.body_received += len(data)
+                raise self._cut_short()
+            self.body_received += len(data)
             return data
+
+    def _cut_short(self) -> BodyError:
+        return BodyError(
+            f"the client closed the connection in the middle of the body, after {self.body_received} bytes"
+        )
 
     def _wait_readable(self) -> None:
         core = self._my_core()
@@ -312,7 +314,11 @@ class Connection:
             os.close(self.fd)
         else:
             self._sock.close()
+        self.fd = -1  # whoever still holds this connection must not reach the next one that gets the number
         self.worker.connection_closed()
+
+    def last_reply(self) -> None:
+        """The reply that follows is the connection's last one."""
 
     def title(self) -> str:
         """Return the request in two words."""

@@ -117,6 +117,10 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
             job = None
             job = to_hub()
 
+    def is_current(self) -> bool:
+        """True in the core's own greenlet, False in a child greenlet of it."""
+        return getcurrent() is self
+
     def switch(self, *args: Any, **kwargs: Any) -> Any:
         """Resume the core with these values; what its `parent.switch()` returns.
 
@@ -253,7 +257,7 @@ class Hub:
         At `deadline` (loop time) `late` is raised here. May raise an Unwind.
         """
         if getcurrent() is not core:
-            raise NotInCore("a child greenlet cannot wait for its core: call this from the greenlet that runs the view")
+            raise NotInCore("a child greenlet cannot wait for its core: do this in the greenlet that runs the view")
         core.waiting = True
         core.deadline = deadline
         core.late = late

@@ -36,6 +36,9 @@ class Channel(Writer, Protocol):
     def title(self) -> str:
         """Return the request in two words, for the log."""
 
+    def last_reply(self) -> None:
+        """The reply that follows is the connection's last one."""
+
 
 def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input, sizes: tuple[int, int]) -> bool:
     """Run the request. True when the reply is complete, False when the connection has to be cut. Never raises.
@@ -56,6 +59,7 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
         run(application, environ, response)
     except BaseException as error:  # noqa: BLE001 - the border around the application
         _failed(channel, core, response, error)
+    response.detach()
     if body is not EMPTY_INPUT:
         body.detach()
     if response.surplus:
@@ -80,6 +84,7 @@ def _failed(channel: Channel, core: Core, response: Response, error: BaseExcepti
         core.unwinding = None  # the 504 itself is to be sent
         worker.harakiris += 1
         if not response.head_sent or (isinstance(error, Discarded) and not response.went_out):
+            channel.last_reply()
             _answer(response, 504, "the application did not answer in time")
     elif core.unwinding is not None or isinstance(error, Unwind):
         response.complete = False
@@ -90,6 +95,7 @@ def _failed(channel: Channel, core: Core, response: Response, error: BaseExcepti
         if not response.head_sent:
             status = error.status if isinstance(error, BodyError) else 500
             text = str(error) if isinstance(error, BodyError) else "the application failed; the server's log says how"
+            channel.last_reply()
             _answer(response, status, text)
 
 

@@ -204,8 +204,6 @@ class HttpConnection(Connection):
         request = self._request
         if request is None or self.closed:
             return
-        if self.body_left and not self._drained():
-            self._keep = False
         self._decoder = None
         self._pieces = []
         if not self._keep:
@@ -226,25 +224,25 @@ class HttpConnection(Connection):
             worker.idle_connections.add(self, worker.loop.time())
         self._advance()
 
-    def _drained(self) -> bool:
-        """Read what is left of a body if it is small and here; a client that waits for 100 may never send it."""
+    def _all_here(self) -> bool:
+        """Fetch what is left of a small body if it has come already, for whoever may still read it."""
         request = self._request
         if request is None or request.expects_continue:
             return False
         budget = DRAIN_BYTES
         try:
             while self.body_left and budget > 0:
-                if self._decoder is None:
-                    data = os.read(self.fd, min(self.body_left, READ_BYTES))
-                    self.body_left -= len(data)
-                else:
-                    data = self._buffer or os.read(self.fd, READ_BYTES)
-                    self._buffer = b""
-                    self._decode(data)
-                    self._pieces.clear()
+                data = self._buffer if self._decoder else b""
+                data = data or os.read(self.fd, READ_BYTES if self._decoder else min(self.body_left, READ_BYTES))
                 if not data:
                     return False
                 budget -= len(data)
+                if self._decoder is None:
+                    self.body_left -= len(data)
+                    self._pieces.append(data)
+                else:
+                    self._buffer = b""
+                    self._decode(data)
         except (OSError, RequestRefused):
             return False
         return not self.body_left
@@ -280,6 +278,10 @@ class HttpConnection(Connection):
             self._keep = False  # where the next request would begin is not known any more
             raise
 
+    def last_reply(self) -> None:
+        """The reply that follows is the connection's last one."""
+        self._keep = False
+
     def _decode(self, data: bytes) -> None:
         decoder = self._decoder
         assert decoder is not None
@@ -311,8 +313,8 @@ class HttpConnection(Connection):
             else:
                 response.chunked = True
                 lines += "Transfer-Encoding: chunked\r\n"
-        if response.said_close or not self.worker.keeps_alive:
-            self._keep = False
+        if response.said_close or not self.worker.keeps_alive or (self.body_left and not self._all_here()):
+            self._keep = False  # with a body still to come, nobody knows where the next request will begin
         if not self._keep:
             return lines + "Connection: close\r\n\r\n"
         return lines + "Connection: keep-alive\r\n\r\n" if http_10 else lines + "\r\n"

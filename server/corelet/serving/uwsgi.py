@@ -15,7 +15,7 @@ import os
 from socket import AF_UNIX, IPPROTO_TCP, TCP_CORK
 from typing import TYPE_CHECKING
 
-from corelet.base.errors import RequestRefused
+from corelet.base.errors import BodyError, RequestRefused
 from corelet.serving.connection import PEEK, READ_BYTES, Connection
 from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
@@ -44,6 +44,7 @@ class UwsgiConnection(Connection):
     _request: Request | None = None
     _var_bytes = 0
     _uncorked = False
+    _surplus = False  # more came than was announced
 
     # -- the packet, in the hub -----------------------------------------------------------------------------------
 
@@ -118,6 +119,7 @@ class UwsgiConnection(Connection):
         self._request = request
         self._var_bytes = size
         length = request.body_length
+        self._surplus = len(data) > end + length
         if length:
             limit = worker.limits.max_body_bytes
             if limit and length > limit:
@@ -200,16 +202,30 @@ class UwsgiConnection(Connection):
             data = self.receive_some(min(max_bytes, left))
             self.body_left = left - len(data)
             return data
-        if self._held:  # the packet's bytes: the body's last one takes over their part
-            self._release_held()
-        if left == 1:
-            data = self.receive_some(1, peek=True)
-            self._held = 1
-            self.body_left = 0
-            return data
-        data = self.receive_some(min(max_bytes, left - 1))
+        data = self._receive_held(min(max_bytes, left))
         self.body_left = left - len(data)
         return data
+
+    def _receive_held(self, max_bytes: int) -> bytes:
+        """As receive_some, but the last byte given out stays in the kernel, so that closing now would be a reset."""
+        if self._held > 1:
+            self._held -= len(os.read(self.fd, self._held - 1))
+        while True:
+            try:
+                data: bytes = self.sock.recv(self._held + max_bytes, PEEK)[self._held :]
+            except BlockingIOError:
+                data = b""
+            except OSError as error:
+                self.gone = True
+                raise BodyError(f"the connection broke in the middle of the request's body: {error.strerror}") from None
+            if data:
+                os.read(self.fd, self._held + len(data) - 1)
+                self._held = 1
+                self.body_received += len(data)
+                return data
+            if self.gone:  # a peek does not show the end of file behind a byte that is held: the poller does
+                raise self._cut_short()
+            self._wait_readable()
 
     def send(self, *buffers: bytes) -> None:
         """Send a part of the reply: it is to leave now, so the cork goes (see process/sockets.py)."""
@@ -238,7 +254,7 @@ class UwsgiConnection(Connection):
         """The reply is complete: close so that nginx sees nothing but its end."""
         if self._held:
             self._release_held()
-        if self.body_left:
+        if self.body_left or self._surplus:
             self.linger()
         else:
             self.close()

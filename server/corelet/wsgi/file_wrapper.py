@@ -6,6 +6,7 @@ it decides whether the file has a usable descriptor.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -36,12 +37,15 @@ class FileWrapper:
 
         The offset is where the file object stands now: an application may have read a part of it.
         """
+        # Exactly these: a gzip.GzipFile has a fileno() too, and its descriptor does not hold what its read() gives.
+        if type(self.filelike) not in (io.BufferedReader, io.BufferedRandom, io.FileIO):
+            return None
         try:
             descriptor = self.filelike.fileno()
             status = os.fstat(descriptor)
             offset = self.filelike.tell()
-        except (AttributeError, OSError, ValueError):  # BytesIO, a pipe, a closed file: iterate instead
+        except (OSError, ValueError):  # a pipe, a closed file: iterate instead
             return None
-        if not stat.S_ISREG(status.st_mode) or not isinstance(descriptor, int):
+        if not stat.S_ISREG(status.st_mode):
             return None
         return descriptor, offset, max(0, status.st_size - offset)

@@ -63,10 +63,9 @@ def status_line(status: Any) -> tuple[str, int]:
 
 def header_line(header: tuple[str, str]) -> tuple[str, int]:
     """Return a header's line with its line end, and what kind it is. Raises ResponseError."""
-    try:
-        name, value = header
-    except (TypeError, ValueError):
-        raise ResponseError(f"a header is to be a tuple (name, value), {header!a} came") from None
+    if not isinstance(header, tuple) or len(header) != 2:
+        raise ResponseError(f"a header is to be a tuple (name, value), {header!a} came")
+    name, value = header
     kind = _kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         kind = _classify(name)

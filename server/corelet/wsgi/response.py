@@ -42,6 +42,25 @@ class Writer(Protocol):
         """
 
 
+class _Ended:
+    """The writer of a reply whose request is over."""
+
+    def send(self, *_buffers: bytes) -> None:
+        raise ResponseError("write() was called after its request had ended")
+
+    send_last = send
+
+    def send_file(self, _head: bytes, _descriptor: int, _offset: int, _count: int) -> None:
+        self.send()
+
+    def head_end(self, _response: Response, _length: int | None) -> str:
+        self.send()
+        return ""
+
+
+ENDED = _Ended()
+
+
 class Response:
     """One reply. `status`, `body_bytes`, `head_bytes` and `headers` are for the log."""
 
@@ -97,6 +116,9 @@ class Response:
         self._lines = lines
         if self.head_only or code in (204, 304):
             self.bodyless = True  # RFC 9110 6.4.1
+            if code == 204 and self.length is not None:  # RFC 9110 8.6: no Content-Length in a 204
+                lines[1:] = [line for line in lines[1:] if not line.lower().startswith("content-length:")]
+                self.length = None
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -132,6 +154,8 @@ class Response:
         if not isinstance(data, bytes):
             hint = "; encode it, for example with .encode()" if isinstance(data, str) else ""
             raise ResponseError(f"the application's iterable is to give bytes, a {type(data).__name__} came{hint}")
+        if self.complete:
+            raise ResponseError("write() was called after the reply was complete")
         if data:
             self._send(data)
         return not (self.bodyless and self.head_sent) and not self.surplus
@@ -163,8 +187,10 @@ class Response:
         self.complete = True
 
     def replace(self, status: str, body: bytes) -> None:
-        """Answer this instead of whatever was started; only while nothing has been sent."""
+        """Answer this instead of whatever was started; only while nothing has gone out."""
         self._begin_again()
+        self.head_sent = False
+        self.body_bytes = 0
         self.start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         self.whole(body)
 
@@ -241,6 +267,10 @@ class Response:
         finally:
             exc_info = None  # PEP 3333: avoid the circular reference
         self._begin_again()
+
+    def detach(self) -> None:
+        """The request is over: the write callable that the application may have kept reaches no connection any more."""
+        self._writer = ENDED
 
     def _begin_again(self) -> None:
         self._lines = None
