@@ -11,6 +11,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import Nginx, Server
+from stage import close_what_was_begun
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open():
+    """Connections that a failed test left open would hold cores of a server that the next test shares."""
+    yield
+    close_what_was_begun()
 
 
 @pytest.fixture

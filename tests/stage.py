@@ -123,9 +123,27 @@ def http_get(target: str, *lines: str) -> bytes:
     return "\r\n".join([f"GET {target} HTTP/1.1", "Host: test", *lines, "", ""]).encode("latin-1")
 
 
+def pause(server: Server, seconds: float) -> None:
+    """Block the server's loop for a while, so that what is sent meanwhile reaches it all at once."""
+    start = len(server.log.lines)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(f"0 say('paused.') or time.sleep({seconds})".encode(), os.path.join(server.folder, "control"))
+    server.log.wait_for("paused.", start=start)
+
+
+_begun: list[socket.socket] = []
+
+
+def close_what_was_begun() -> None:
+    """After each test: a test that failed leaves no suspended request behind for the next one."""
+    while _begun:
+        _begun.pop().close()
+
+
 def begin(server: Server, target: str, kind: str = "http") -> socket.socket:
     """Send a request and return the socket on which its reply will come."""
     sock = server.connect(kind)
+    _begun.append(sock)
     sock.sendall(http_get(target, "Connection: close") if kind == "http" else packet(target))
     return sock
 
@@ -150,6 +168,7 @@ class Peer:
 
     def __init__(self, server: Server, sock: socket.socket | None = None) -> None:
         self.sock = sock or server.connect()
+        _begun.append(self.sock)
         self.rest = b""
 
     def __enter__(self) -> Peer:

@@ -19,7 +19,8 @@ def application(environ, start_response):
 def fail(environ, start_response, size, length):
     if environ.get("HTTP_X_READ"):
         environ["wsgi.input"].read(int(environ["HTTP_X_READ"]))
-    start_response("200 OK", [("Content-Type", "text/plain")] + ([("Content-Length", "300000")] if length == "length" else []))
+    start_response("200 OK", [("Content-Type", "text/plain")] + ([("Content-Length",
+        "300000")] if length == "length" else []))
     yield b"x" * int(size)
     if environ.get("HTTP_X_PAUSE"):
         corelet.sleep(0.05)
@@ -153,8 +154,10 @@ def test_the_connection_of_a_cut_reply_ends_with_a_reset(place, way, length, siz
 
 @pytest.mark.parametrize("way", DIRECT)
 @pytest.mark.parametrize(("body", "length", "read"), [
-    (b"0123456789", 10, "10"), (b"0123456789", 10, "9"), (b"0123456789", 10, ""), (b"01234", 10, "5"), (b"01234", 10, "4"),
-    (b"01234", 10, ""), (b"b" * 200_000, 200_000, "200000"), (b"b" * 200_000, 200_001, "200000"), (b"b" * 200_000, 200_000, "199999"),
+    (b"0123456789", 10, "10"), (b"0123456789", 10, "9"), (b"0123456789", 10, ""), (b"01234", 10, "5"), (b"01234", 10,
+    "4"),
+    (b"01234", 10, ""), (b"b" * 200_000, 200_000, "200000"), (b"b" * 200_000, 200_001, "200000"), (b"b" * 200_000,
+    200_000, "199999"),
 ])  # fmt: skip
 def test_the_connection_of_a_cut_post_ends_with_a_reset(place, way, body, length, read):
     headers = [("X-Read", read)] if read else []

@@ -1,4 +1,4 @@
-"""The environ over uwsgi: every variable that the front end sent, minus three, plus the server's own; and nothing obeyed."""
+"""The environ over uwsgi: every variable that the front end sent, minus three, plus the server's own; none obeyed."""
 
 import json
 
@@ -64,7 +64,8 @@ def test_every_variable_of_nginx_arrives_and_nothing_else(place, way):
     shown, _, _ = through_nginx(
         place,
         way,
-        b"GET /a%20b?c=d HTTP/1.1\r\nHost: example.org:8080\r\nConnection: close\r\nX-Header: v\r\nAccept: */*\r\nTE: trailers\r\n\r\n",
+        b"GET /a%20b?c=d HTTP/1.1\r\nHost: example.org:8080\r\nConnection: close\r\n"
+        b"X-Header: v\r\nAccept: */*\r\nTE: trailers\r\n\r\n",
     )
     assert shown.pop("REMOTE_PORT").isdigit()
     assert shown.pop("SERVER_PORT") == str(place.ports[way])
@@ -101,7 +102,8 @@ def test_repeated_headers_are_joined(place, way):
     shown, _, _ = through_nginx(
         place,
         way,
-        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Dup: one\r\nCookie: a=1\r\nX-Dup: two\r\nCookie: b=2\r\nX-Dup: three\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"X-Dup: one\r\nCookie: a=1\r\nX-Dup: two\r\nCookie: b=2\r\nX-Dup: three\r\n\r\n",
     )
     assert shown["HTTP_X_DUP"] == "one, two, three"
     assert shown["HTTP_COOKIE"] == "a=1; b=2"
@@ -112,7 +114,8 @@ def test_three_variables_do_not_arrive(place, way):
     shown, _, _ = through_nginx(
         place,
         way,
-        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nProxy: http://evil\r\nContent-Type: text/x\r\nContent-Length: 2\r\n\r\nhi",
+        b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Proxy: http://evil\r\nContent-Type: text/x\r\nContent-Length: 2\r\n\r\nhi",
     )
     assert [name for name in ("HTTP_PROXY", "HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH") if name in shown] == []
     assert (shown["CONTENT_TYPE"], shown["CONTENT_LENGTH"]) == ("text/x", "2")
@@ -133,7 +136,8 @@ def test_a_path_of_utf8_arrives_as_its_bytes_in_latin_1(place, way):
     shown, _, _ = through_nginx(
         place,
         way,
-        b"GET /\xc3\xa9%E2%82%AC%ff?\xc3\xa9=%C3%A9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Utf: \xe2\x82\xac\r\n\r\n",
+        b"GET /\xc3\xa9%E2%82%AC%ff?\xc3\xa9=%C3%A9 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"X-Utf: \xe2\x82\xac\r\n\r\n",
     )
     assert shown["PATH_INFO"] == "/\xc3\xa9\xe2\x82\xac\xff"
     assert shown["REQUEST_URI"] == "/\xc3\xa9%E2%82%AC%ff?\xc3\xa9=%C3%A9"
@@ -196,7 +200,8 @@ def test_the_scheme_is_what_the_front_end_says_and_never_a_client(place, variabl
 
 
 @pytest.mark.parametrize(
-    "name", ["wsgi.url_scheme", "wsgi.input", "wsgi.errors", "wsgi.version", "wsgi.file_wrapper", "uwsgi.core", "uwsgi.node", "wsgi.foo",
+    "name", ["wsgi.url_scheme", "wsgi.input", "wsgi.errors", "wsgi.version", "wsgi.file_wrapper", "uwsgi.core",
+    "uwsgi.node", "wsgi.foo",
              "uwsgi.foo", "x-wsgiorg.fdevent.readable"]
 )  # fmt: skip
 def test_a_key_of_the_server_s_own_never_comes_from_the_wire(place, name):
@@ -212,8 +217,10 @@ def test_a_key_of_the_server_s_own_never_comes_from_the_wire(place, name):
 
 
 POWERLESS = {
-    "UWSGI_FILE": "evil.py", "UWSGI_SCRIPT": "evil", "UWSGI_MODULE": "evil", "UWSGI_CALLABLE": "application", "UWSGI_PYHOME": "/tmp",
-    "UWSGI_HOME": "/tmp", "UWSGI_CHDIR": "/", "UWSGI_SETENV": "INJECTED=yes", "UWSGI_POSTFILE": "app.py", "UWSGI_TOUCH_RELOAD": "app.py",
+    "UWSGI_FILE": "evil.py", "UWSGI_SCRIPT": "evil", "UWSGI_MODULE": "evil", "UWSGI_CALLABLE": "application",
+    "UWSGI_PYHOME": "/tmp",
+    "UWSGI_HOME": "/tmp", "UWSGI_CHDIR": "/", "UWSGI_SETENV": "INJECTED=yes", "UWSGI_POSTFILE": "app.py",
+    "UWSGI_TOUCH_RELOAD": "app.py",
 }  # fmt: skip
 
 

@@ -20,14 +20,22 @@ class Base(BaseException):
     pass
 
 KINDS = {
-    "exception": lambda: ValueError("a secret"), "exit": lambda: SystemExit(3), "exit-text": lambda: SystemExit("a secret"),
-    "exit-none": lambda: SystemExit(), "keyboard": lambda: KeyboardInterrupt(), "generator-exit": lambda: GeneratorExit(),
-    "cancelled": lambda: asyncio.CancelledError(), "greenlet-exit": lambda: greenlet.GreenletExit(), "timeout": lambda: TimeoutError(),
-    "base": lambda: Base("a secret"), "stop-iteration": lambda: StopIteration(), "memory": lambda: MemoryError(), "oserror": lambda: OSError(5, "a secret"),
-    "broken-pipe": lambda: BrokenPipeError(32, "of the application"), "reset": lambda: ConnectionResetError(104, "of the application"),
-    "connection-aborted": lambda: ConnectionAbortedError(), "unprintable": lambda: Unprintable(), "group": lambda: ExceptionGroup("a secret", [ValueError()]),
-    "assertion": lambda: AssertionError(), "surrogate": lambda: ValueError("\udc80"), "unicode": lambda: "x".encode("latin-1") and ValueError("\u0416\n\x1b[31m"),
-    "import": lambda: ImportError("x"), "recursion": lambda: RecursionError(), "async-stop": lambda: StopAsyncIteration(),
+    "exception": lambda: ValueError("a secret"), "exit": lambda: SystemExit(3),
+    "exit-text": lambda: SystemExit("a secret"),
+    "exit-none": lambda: SystemExit(), "keyboard": lambda: KeyboardInterrupt(),
+    "generator-exit": lambda: GeneratorExit(),
+    "cancelled": lambda: asyncio.CancelledError(), "greenlet-exit": lambda: greenlet.GreenletExit(),
+    "timeout": lambda: TimeoutError(),
+    "base": lambda: Base("a secret"), "stop-iteration": lambda: StopIteration(), "memory": lambda: MemoryError(),
+    "oserror": lambda: OSError(5, "a secret"),
+    "broken-pipe": lambda: BrokenPipeError(32, "of the application"), "reset": lambda: ConnectionResetError(104,
+    "of the application"),
+    "connection-aborted": lambda: ConnectionAbortedError(), "unprintable": lambda: Unprintable(),
+    "group": lambda: ExceptionGroup("a secret", [ValueError()]),
+    "assertion": lambda: AssertionError(), "surrogate": lambda: ValueError("\udc80"),
+    "unicode": lambda: "x".encode("latin-1") and ValueError("\u0416\n\x1b[31m"),
+    "import": lambda: ImportError("x"), "recursion": lambda: RecursionError(),
+    "async-stop": lambda: StopAsyncIteration(),
 }
 
 def application(environ, start_response):
@@ -73,7 +81,8 @@ class Generator:
             raise self.raised()
 """
 
-KINDS = ["exception", "exit", "exit-text", "exit-none", "keyboard", "generator-exit", "cancelled", "greenlet-exit", "timeout",
+KINDS = ["exception", "exit", "exit-text", "exit-none", "keyboard", "generator-exit", "cancelled", "greenlet-exit",
+    "timeout",
          "base", "memory", "oserror", "broken-pipe", "reset", "connection-aborted", "unprintable", "group",
          "assertion", "surrogate", "unicode", "import", "recursion", "async-stop"]  # fmt: skip
 

@@ -93,7 +93,8 @@ def keep(environ, start_response):
 
 def steal(environ, start_response):
     found = []
-    for read in (lambda f: f.read(), lambda f: f.read(1), lambda f: f.readline(), lambda f: f.readlines(), lambda f: list(f), lambda f: f.read(0)):
+    for read in (lambda f: f.read(), lambda f: f.read(1), lambda f: f.readline(), lambda f: f.readlines(),
+        lambda f: list(f), lambda f: f.read(0)):
         try:
             found.append(repr(read(kept[-1])))
         except OSError as error:
@@ -178,7 +179,8 @@ def test_every_mixture_of_reads_of_a_chunked_body(place, size):
 def test_reads_of_a_small_body_literally(place, way):
     body = b"12345line one\nline two\nline three\nline four\nthe rest\nend"
     assert place.ask(way, "/literally", "POST", body).body == (
-        b"b'12345'|b'lin'|b'e one\\n'|[b'line two\\n']|b'line three\\n'|b''|b''|b'line four\\nthe rest\\nend'|b''|b''|[]|[]|True"
+        b"b'12345'|b'lin'|b'e one\\n'|[b'line two\\n']|b'line three\\n'|"
+        b"b''|b''|b'line four\\nthe rest\\nend'|b''|b''|[]|[]|True"
     )
 
 
@@ -270,7 +272,8 @@ def test_a_body_cut_short_is_an_oserror_and_never_complete(place, way, how):
 
 @pytest.mark.parametrize(
     "chunks",
-    [b"", b"5", b"5\r\n", b"5\r\n123", b"5\r\n12345", b"5\r\n12345\r\n", b"5\r\n12345\r\n0", b"5\r\n12345\r\n0\r\n", b"1\r\n1\r\n0\r\nX: y\r\n"],
+    [b"", b"5", b"5\r\n", b"5\r\n123", b"5\r\n12345", b"5\r\n12345\r\n", b"5\r\n12345\r\n0", b"5\r\n12345\r\n0\r\n",
+        b"1\r\n1\r\n0\r\nX: y\r\n"],
 )  # fmt: skip
 def test_a_chunked_body_without_its_end_is_an_oserror(place, chunks):
     query = f"chunked-{len(chunks)}"

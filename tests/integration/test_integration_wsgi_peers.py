@@ -1,4 +1,4 @@
-"""Peers of a uwsgi socket that are no front end: each gets an answer and one clear line in the log, a probe gets none."""
+"""Peers of a uwsgi socket that are no front end: an answer and one clear line in the log each, for a probe none."""
 
 import socket
 

@@ -1,6 +1,7 @@
 """What an application may give to the server, and what the client then sees: start_response, write, bodies, lengths.
 
-PEP 3333, "The start_response() Callable", "Handling the Content-Length Header", "Buffering and Streaming"; RFC 9110 6.4.
+PEP 3333, "The start_response() Callable", "Handling the Content-Length Header",
+"Buffering and Streaming"; RFC 9110 6.4.
 """
 
 import pytest
@@ -15,14 +16,16 @@ TEXT = [("Content-Type", "text/plain")]
 BAD_STATUS = {
     "status-bytes": b"200 OK", "status-int": 200, "status-none": None, "status-empty": "", "status-word": "OK",
     "status-two-digits": "20 OK", "status-four-digits": "2000 OK", "status-no-blank": "200OK",
-    "status-fullwidth": "\uff12\uff10\uff10 OK", "status-crlf": "200 OK\r\nX-Injected: yes", "status-lf": "200 OK\nX-Injected: yes",
+    "status-fullwidth": "\uff12\uff10\uff10 OK", "status-crlf": "200 OK\r\nX-Injected: yes",
+    "status-lf": "200 OK\nX-Injected: yes",
     "status-nul": "200 O\0K", "status-not-latin": "200 \u0416", "status-interim": "100 Continue", "status-big": "999 X",
 }
 BAD_HEADERS = {
     "headers-none": None, "headers-str": "X-Injected: yes", "headers-dict": {"AB": "c"}, "headers-strings": ["AB"],
     "header-one": [("A",)], "header-three": [("A", "b", "c")], "header-int": [("A", 1)], "header-none": [("A", None)],
     "header-bytes": [(b"A", b"b")], "header-name-empty": [("", "x")], "header-name-blank": [("A b", "x")],
-    "header-name-colon": [("A:", "x")], "header-name-crlf": [("A\r\nX-Injected", "yes")], "header-name-latin": [("\xc4", "x")],
+    "header-name-colon": [("A:", "x")], "header-name-crlf": [("A\r\nX-Injected", "yes")],
+    "header-name-latin": [("\xc4", "x")],
     "header-crlf": [("A", "b\r\nX-Injected: yes")], "header-lf": [("A", "b\nX-Injected: yes")],
     "header-cr": [("A", "b\rX-Injected: yes")], "header-nul": [("A", "b\0c")], "header-not-latin": [("A", "\u0416")],
     "header-fold": [("A", "b\r\n c")], "header-two-crlf": [("A", "b\r\n\r\n<script>")],
@@ -33,18 +36,26 @@ BAD_HEADERS = {
     "length-two": [("Content-Length", "1"), ("content-length", "2")],
 }
 BAD_BODY = {
-    "body-str": "text", "body-bytearray": bytearray(b"text"), "body-memoryview": memoryview(b"text"), "body-none": None, "body-int": 7,
-    "body-list-str": ["text"], "body-list-bytearray": [bytearray(b"text")], "body-list-none": [None], "body-list-int": [7],
-    "body-tuple-str": ("text", "text"), "body-list-mixed": ["text", b"text"], "body-dict": {"a": 1}, "body-generator-str": "generator",
+    "body-str": "text", "body-bytearray": bytearray(b"text"), "body-memoryview": memoryview(b"text"),
+    "body-none": None, "body-int": 7,
+    "body-list-str": ["text"], "body-list-bytearray": [bytearray(b"text")], "body-list-none": [None],
+    "body-list-int": [7],
+    "body-tuple-str": ("text", "text"), "body-list-mixed": ["text", b"text"], "body-dict": {"a": 1},
+    "body-generator-str": "generator",
 }
 GOOD_BODY = {
-    "bytes": lambda: b"onetwo", "list-one": lambda: [b"onetwo"], "list-two": lambda: [b"one", b"two"], "tuple-two": lambda: (b"one", b"two"),
-    "tuple-one": lambda: (b"onetwo",), "list-empties": lambda: [b"", b"one", b"", b"two", b""], "iterator": lambda: iter([b"one", b"two"]),
-    "generator": lambda: (piece for piece in (b"one", b"two")), "generator-empties": lambda: (piece for piece in (b"", b"one", b"", b"two", b"")),
-    "map": lambda: map(str.encode, ["one", "two"]), "set-one": lambda: {b"onetwo"}, "bytes-subclass": lambda: [type("B", (bytes,), {})(b"onetwo")],
+    "bytes": lambda: b"onetwo", "list-one": lambda: [b"onetwo"], "list-two": lambda: [b"one", b"two"],
+    "tuple-two": lambda: (b"one", b"two"),
+    "tuple-one": lambda: (b"onetwo",), "list-empties": lambda: [b"", b"one", b"", b"two", b""],
+    "iterator": lambda: iter([b"one", b"two"]),
+    "generator": lambda: (piece for piece in (b"one", b"two")), "generator-empties": lambda: (piece for piece in (b"",
+    b"one", b"", b"two", b"")),
+    "map": lambda: map(str.encode, ["one", "two"]), "set-one": lambda: {b"onetwo"},
+    "bytes-subclass": lambda: [type("B", (bytes,), {})(b"onetwo")],
     "list-subclass": lambda: type("L", (list,), {})([b"one", b"two"]),
 }
-EMPTY_BODY = {"none-at-all": lambda: [], "empty": lambda: [b""], "empties": lambda: [b"", b""], "bytes-empty": lambda: b"",
+EMPTY_BODY = {"none-at-all": lambda: [], "empty": lambda: [b""], "empties": lambda: [b"", b""],
+    "bytes-empty": lambda: b"",
               "generator-nothing": lambda: (x for x in ()), "generator-empty": lambda: (x for x in (b"", b""))}
 
 def application(environ, start_response):
@@ -197,7 +208,8 @@ def repeated(environ, start_response):
     return [b""]
 
 def hop_by_hop(environ, start_response):
-    start_response("200 OK", [("Transfer-Encoding", "chunked"), ("Keep-Alive", "timeout=5"), ("Upgrade", "h2c"), ("Trailer", "X"), ("X-Kept", "yes")])
+    start_response("200 OK", [("Transfer-Encoding", "chunked"), ("Keep-Alive", "timeout=5"), ("Upgrade", "h2c"),
+        ("Trailer", "X"), ("X-Kept", "yes")])
     return [b"plain"]
 
 def no_content(environ, start_response):
@@ -294,16 +306,23 @@ def large_chunks(environ, start_response):
 """
 
 BAD = [
-    "status-bytes", "status-int", "status-none", "status-empty", "status-word", "status-two-digits", "status-four-digits",
-    "status-no-blank", "status-fullwidth", "status-crlf", "status-lf", "status-nul", "status-not-latin", "status-interim", "status-big",
-    "headers-none", "headers-str", "headers-dict", "headers-strings", "header-one", "header-three", "header-int", "header-none",
-    "header-bytes", "header-name-empty", "header-name-blank", "header-name-colon", "header-name-crlf", "header-name-latin",
+    "status-bytes", "status-int", "status-none", "status-empty", "status-word", "status-two-digits",
+    "status-four-digits",
+    "status-no-blank", "status-fullwidth", "status-crlf", "status-lf", "status-nul", "status-not-latin",
+    "status-interim", "status-big",
+    "headers-none", "headers-str", "headers-dict", "headers-strings", "header-one", "header-three", "header-int",
+    "header-none",
+    "header-bytes", "header-name-empty", "header-name-blank", "header-name-colon", "header-name-crlf",
+    "header-name-latin",
     "header-crlf", "header-lf", "header-cr", "header-nul", "header-not-latin", "header-fold", "header-two-crlf",
-    "length-word", "length-negative", "length-plus", "length-underscore", "length-arabic", "length-empty", "length-list",
+    "length-word", "length-negative", "length-plus", "length-underscore", "length-arabic", "length-empty",
+    "length-list",
     "length-blank", "length-two",
-    "body-str", "body-bytearray", "body-memoryview", "body-none", "body-int", "body-list-str", "body-list-bytearray", "body-list-none",
+    "body-str", "body-bytearray", "body-memoryview", "body-none", "body-int", "body-list-str", "body-list-bytearray",
+    "body-list-none",
     "body-list-int", "body-tuple-str", "body-list-mixed", "body-dict", "body-generator-str",
-    "twice", "no-start", "no-start-generator", "no-start-empty", "written-str", "failed-204", "failed-304", "failed-length",
+    "twice", "no-start", "no-start-generator", "no-start-empty", "written-str", "failed-204", "failed-304",
+    "failed-length",
 ]  # fmt: skip
 
 
@@ -333,7 +352,8 @@ def test_what_the_application_may_not_do_is_a_500_and_a_line_in_the_log(server, 
 def test_a_500_leaves_the_connection_clean(server, name):
     with server.connect() as sock:
         sock.sendall(
-            f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            + b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         )
         data, end = read_end(sock)
     head, _, rest = data.partition(b"\r\n\r\n")
@@ -351,7 +371,8 @@ def test_a_500_leaves_the_connection_clean(server, name):
 @pytest.mark.parametrize("kind", DIRECT)
 @pytest.mark.parametrize(
     "name",
-    ["bytes", "list-one", "list-two", "tuple-two", "tuple-one", "list-empties", "iterator", "generator", "generator-empties",
+    ["bytes", "list-one", "list-two", "tuple-two", "tuple-one", "list-empties", "iterator", "generator",
+        "generator-empties",
      "map", "set-one", "bytes-subclass", "list-subclass"],
 )  # fmt: skip
 def test_every_iterable_of_bytes_is_served(server, kind, name):
@@ -517,7 +538,8 @@ def test_a_content_length_of_the_application_does_not_leave_with_a_204(server, k
 @pytest.mark.parametrize("kind", DIRECT)
 @pytest.mark.parametrize(
     "name",
-    ["hello", "bytes", "list-two", "generator", "generator-empties", "written", "large", "large-chunks", "exact", "too-short",
+    ["hello", "bytes", "list-two", "generator", "generator-empties", "written", "large", "large-chunks", "exact",
+        "too-short",
      "late-start"],
 )  # fmt: skip
 def test_a_head_gets_the_headers_and_no_body(server, kind, name):

@@ -157,7 +157,7 @@ def closed_list(environ, start_response):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    with site(tmp_path_factory.mktemp("streaming"), APPLICATION, "--disable-logging") as place:
+    with site(tmp_path_factory.mktemp("streaming"), APPLICATION, "--disable-logging", "--reload-mercy=2") as place:
         yield place
 
 
@@ -191,8 +191,9 @@ def test_the_application_can_ask_nginx_for_streaming(place, way):
 
 @pytest.mark.parametrize("way", DIRECT)
 def test_the_headers_wait_for_the_first_chunk_that_is_not_empty(place, way):
-    # PEP 3333: "the start_response callable must not actually transmit the response headers. Instead, it must store them
-    # ... to transmit only after the first iteration of the application return value that yields a non-empty bytestring".
+    # PEP 3333: "the start_response callable must not actually transmit the response headers. Instead, it must store
+    # them for the server or gateway to transmit only after the first iteration of the application return value that
+    # yields a non-empty bytestring".
     query = f"headers-{way}"
     with place.open(way, f"/headers_with_the_first_chunk?{query}") as sock:
         assert place.ask("http", f"/go?{query}").body == b"gone on"
@@ -207,7 +208,8 @@ def test_the_headers_wait_for_the_first_chunk_that_is_not_empty(place, way):
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
     "target",
-    ["closed", "closed_empty", "closed_204", "closed_after_error", "closed_before_headers", "closed_str", "closed_surplus", "closed_list"],
+    ["closed", "closed_empty", "closed_204", "closed_after_error", "closed_before_headers", "closed_str",
+        "closed_surplus", "closed_list"],
 )  # fmt: skip
 def test_close_is_called_once_whatever_the_reply_came_to(place, way, method, target):
     query = f"{target}-{method}-{way}"

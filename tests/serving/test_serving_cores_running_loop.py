@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import running
-from stage import PRELUDE, at_gate, begin, finish, open_gate, tell, unique
+from stage import PRELUDE, Peer, at_gate, begin, finish, http_get, open_gate, pause, tell, unique
 
 VIEWS = (
     PRELUDE
@@ -166,6 +166,33 @@ def test_a_view_with_a_loop_of_its_own_leaves_the_others_theirs(hidden, view, an
     for name in names:
         open_gate(hidden, name)
     assert [finish(sock).body for sock in waiting] == [b"ok True ensured"] * 2
+
+
+@pytest.mark.parametrize("view", ["asyncio_run", "async_to_sync", "loop_changed"])
+@pytest.mark.parametrize("kind", ["uwsgi", "http"])
+def test_a_view_with_a_loop_of_its_own_leaves_theirs_to_requests_that_came_in_the_same_moment(hidden, view, kind):
+    pause(hidden, 0.3)
+    waiting = [begin(hidden, f"/{name}", kind) for name in (view, "asyncio", view)]
+    assert [finish(sock).status for sock in waiting] == [200] * 3
+
+
+@pytest.mark.parametrize("view", ["asyncio_run", "async_to_sync", "loop_changed"])
+def test_a_view_with_a_loop_of_its_own_leaves_theirs_to_pipelined_requests(hidden, view):
+    with Peer(hidden) as peer:
+        peer.send(http_get(f"/{view}") + http_get("/asyncio") + http_get(f"/{view}") + http_get("/hello"))
+        assert [peer.reply().status for _ in range(4)] == [200] * 4
+
+
+@pytest.mark.parametrize("view", ["asyncio_run", "loop_changed"])
+def test_a_view_with_a_loop_of_its_own_leaves_theirs_to_requests_woken_in_the_same_moment(hidden, view):
+    name = unique()
+    waiting = begin(hidden, f"/gate_then_asyncio?{name}", "uwsgi")
+    at_gate(hidden, name)
+    pause(hidden, 0.3)
+    changing = begin(hidden, f"/{view}", "uwsgi")
+    open_gate(hidden, name)
+    assert finish(changing).status == 200
+    assert finish(waiting).body == b"ok True ensured"
 
 
 def test_a_view_that_set_another_loop_and_was_suspended_leaves_the_others_theirs(hidden):

@@ -1,6 +1,8 @@
 """The gateway and the reply with a fake writer: what PEP 3333 asks of a server, byte by byte and in order."""
 
+import gzip
 import io
+import os
 import sys
 
 import pytest
@@ -304,7 +306,8 @@ def test_start_response_twice_is_an_assertion_error_and_keeps_the_first():
 
 
 @pytest.mark.parametrize("first", [
-    ("200 OK", [("Content-Length", "99"), ("Connection", "close"), ("Date", "x"), ("Server", "x")]), ("204 No Content", []), ("304 Not Modified", [])
+    ("200 OK", [("Content-Length", "99"), ("Connection", "close"), ("Date", "x"), ("Server", "x")]),
+    ("204 No Content", []), ("304 Not Modified", [])
 ])  # fmt: skip
 def test_exc_info_before_the_headers_replaces_them_entirely(first):
     writer = FakeWriter()
@@ -341,14 +344,22 @@ def test_exc_info_after_the_headers_raises_its_own_exception():
 
 
 BAD = [
-    (b"200 OK", []), (200, []), (None, []), ("", []), ("OK", []), ("20 OK", []), ("2000 OK", []), ("200OK", []), ("\uff12\uff10\uff10 OK", []),
-    ("200 OK\r\nX: y", []), ("200 OK\r\n", []), ("200 OK\n", []), ("200 O\0K", []), ("100 Continue", []), ("101 Switching", []), ("999 No", []),
-    ("200 OK", None), ("200 OK", 5), ("200 OK", "ab"), ("200 OK", {"AB": "c"}), ("200 OK", ["AB"]), ("200 OK", [("A",)]), ("200 OK", [("A", "b", "c")]),
-    ("200 OK", [("A", 1)]), ("200 OK", [("A", None)]), ("200 OK", [("A", b"b")]), ("200 OK", [(b"A", "b")]), ("200 OK", [("", "b")]),
-    ("200 OK", [("A b", "c")]), ("200 OK", [("A:", "c")]), ("200 OK", [("A\r\nB", "c")]), ("200 OK", [("A\0", "c")]), ("200 OK", [("\xc4", "c")]),
-    ("200 OK", [("A", "b\r\nC: d")]), ("200 OK", [("A", "b\n")]), ("200 OK", [("A", "\rb")]), ("200 OK", [("A", "b\0")]),
-    ("200 OK", [("Content-Length", "x")]), ("200 OK", [("Content-Length", "-1")]), ("200 OK", [("Content-Length", "+1")]),
-    ("200 OK", [("Content-Length", "1_0")]), ("200 OK", [("Content-Length", "\u0665")]), ("200 OK", [("Content-Length", "")]),
+    (b"200 OK", []), (200, []), (None, []), ("", []), ("OK", []), ("20 OK", []), ("2000 OK", []), ("200OK", []),
+    ("\uff12\uff10\uff10 OK", []),
+    ("200 OK\r\nX: y", []), ("200 OK\r\n", []), ("200 OK\n", []), ("200 O\0K", []), ("100 Continue", []),
+    ("101 Switching", []), ("999 No", []),
+    ("200 OK", None), ("200 OK", 5), ("200 OK", "ab"), ("200 OK", {"AB": "c"}), ("200 OK", ["AB"]), ("200 OK",
+    [("A",)]), ("200 OK", [("A", "b", "c")]),
+    ("200 OK", [("A", 1)]), ("200 OK", [("A", None)]), ("200 OK", [("A", b"b")]), ("200 OK", [(b"A", "b")]),
+    ("200 OK", [("", "b")]),
+    ("200 OK", [("A b", "c")]), ("200 OK", [("A:", "c")]), ("200 OK", [("A\r\nB", "c")]), ("200 OK", [("A\0", "c")]),
+    ("200 OK", [("\xc4", "c")]),
+    ("200 OK", [("A", "b\r\nC: d")]), ("200 OK", [("A", "b\n")]), ("200 OK", [("A", "\rb")]), ("200 OK", [("A",
+    "b\0")]),
+    ("200 OK", [("Content-Length", "x")]), ("200 OK", [("Content-Length", "-1")]), ("200 OK", [("Content-Length",
+    "+1")]),
+    ("200 OK", [("Content-Length", "1_0")]), ("200 OK", [("Content-Length", "\u0665")]), ("200 OK",
+    [("Content-Length", "")]),
     ("200 OK", [("Content-Length", "1"), ("Content-Length", "2")]),
 ]  # fmt: skip
 
@@ -455,17 +466,14 @@ def test_a_wrapper_without_close_needs_none():
 
 
 def test_a_packed_file_is_iterated_over(tmp_path):
-    import gzip
-
     with gzip.open(tmp_path / "file.gz", "wb") as packed:
         packed.write(b"unpacked")
-    writer, _ = answer(FileWrapper(gzip.open(tmp_path / "file.gz")))
+    with gzip.open(tmp_path / "file.gz") as packed:
+        writer, _ = answer(FileWrapper(packed))
     assert writer.events == [b"HTTP/1.1 200 OK\r\n\r\nunpacked"]
 
 
 def test_a_pipe_is_iterated_over():
-    import os
-
     reading, writing = os.pipe()
     os.write(writing, b"through a pipe")
     os.close(writing)

@@ -95,7 +95,8 @@ def test_a_huge_size_takes_what_there_is():
 
 @pytest.mark.parametrize("read", [
     lambda body: body.read(), lambda body: body.read(-1), lambda body: body.read(100), lambda body: body.read(11),
-    lambda body: body.readlines(), list, lambda body: [body.readline(), body.readline()], lambda body: body.readline(-1) + body.readline(200),
+    lambda body: body.readlines(), list, lambda body: [body.readline(), body.readline()],
+        lambda body: body.readline(-1) + body.readline(200),
 ])  # fmt: skip
 @pytest.mark.parametrize("pieces", [(), (b"67",), (b"6", b"7\n"), (b"67890",)])
 def test_a_body_cut_short_is_an_error_and_never_a_result(read, pieces):

@@ -97,12 +97,18 @@ def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
 def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[ListeningSocket]) -> int:
     stopping = loop.create_future()
 
+    signals = 0
+
     def stop(signal_number: int) -> None:
-        if stopping.done():
-            logger.warning("a second signal: not waiting for %d running requests", len(worker.busy_cores()))
-            loop.stop()
-        else:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
             stopping.set_result(signal_number)
+        elif signals == 2:
+            logger.warning("a second signal: not waiting for %d running requests", len(worker.busy_cores()))
+            worker.hurry()
+        else:
+            loop.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)

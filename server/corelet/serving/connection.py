@@ -48,6 +48,7 @@ class Connection:
     mask = 0  # what the poller watches
     wanted = 0  # what the core waits for
     gone = False  # the connection is broken, or over for this protocol
+    eof = False  # the peer sends no more; an edge-triggered poller says so once
     closed = False
     lingering = 0  # bytes that may still be thrown away
     body_left = 0
@@ -259,7 +260,10 @@ class Connection:
 
     def suspended(self, core: Core) -> None:
         """In the hub: the core is suspended for the first time in this request."""
-        self._watch(PEER_CLOSED)
+        if self.eof:
+            self.worker.loop.call_soon(self.ready, PEER_CLOSED)  # it came along with the request
+        else:
+            self._watch(PEER_CLOSED)
 
     def released(self) -> None:
         """In the hub: the request is over and its core free."""

@@ -163,6 +163,8 @@ class Hub:
         self.on_free: Callable[[], None] | None = None  # set by who wants to be told once that a core is free
         self.retired = 0
         self._base_context = contextvars.copy_context()
+        # Where asyncio keeps the thread's loop: 0.05 µs to look at, after every slice, against 0.3 by get_event_loop().
+        self._thread_loop: Any = _event_loop_policy()._local
         self._feeding = False
         self._hidden = False
         self.running: Core | None = None  # the core that the hub has given control to
@@ -199,6 +201,8 @@ class Hub:
             finally:
                 self.show()
         self.running = None
+        if self._thread_loop._loop is not self.loop:  # asyncio.run() in the view; the next core needs ours
+            asyncio.set_event_loop(self.loop)
         if core.job is None:
             self._release(core, job)
         else:
@@ -358,6 +362,8 @@ class Hub:
             finally:
                 self.show()
         self.running = None
+        if self._thread_loop._loop is not self.loop:
+            asyncio.set_event_loop(self.loop)
         if core.job is None:
             self._release(core, job)
         else:
@@ -375,7 +381,7 @@ class Hub:
         self._hidden = False
         if self.hide_loop:
             try:
-                if asyncio.get_event_loop() is not self.loop:
+                if asyncio.get_event_loop() is not self.loop:  # a view may have exchanged the whole policy
                     asyncio.set_event_loop(self.loop)
             except RuntimeError:
                 asyncio.set_event_loop(self.loop)
@@ -403,6 +409,12 @@ class Hub:
     def busy(self) -> list[Core]:
         """The cores that have a request."""
         return [core for core in self.cores if core.job is not None]
+
+
+def _event_loop_policy() -> Any:
+    """The policy, without the warning that CPython 3.14 gives for the public name."""
+    private = getattr(asyncio.events, "_get_event_loop_policy", None)
+    return private() if private is not None else asyncio.get_event_loop_policy()
 
 
 class _Nothing:

@@ -42,7 +42,6 @@ class HttpConnection(Connection):
 
     _buffer = b""  # bytes since the last message's end
     _ahead = False  # the socket may hold bytes that nobody has been told of again
-    _eof = False  # the peer sends no more
     _request: Request | None = None
     _head_began = False
     _head_bytes = 0
@@ -72,7 +71,7 @@ class HttpConnection(Connection):
             if mask & ~(IN | PEER_CLOSED):
                 self.worker.withdraw(self)
         else:
-            self._eof = self._eof or bool(mask & PEER_CLOSED)
+            self.eof = self.eof or bool(mask & PEER_CLOSED)
             self._read()
 
     def _read(self) -> None:
@@ -88,7 +87,7 @@ class HttpConnection(Connection):
             self.close()  # between two requests it is an ordinary end, in a head nobody is left to be told
             return
         # A short read has emptied the socket, but an end of file behind it gives no event of its own.
-        self._ahead = len(data) == READ_BYTES or self._eof
+        self._ahead = len(data) == READ_BYTES or self.eof
         self._buffer = self._buffer + data if self._buffer else data
         self._advance()
 
@@ -216,7 +215,7 @@ class HttpConnection(Connection):
             return
         self._request = None
         worker = self.worker
-        self._ahead = self._ahead or self._eof
+        self._ahead = self._ahead or self.eof
         if not self._buffer:
             if worker.draining:
                 self.close()
@@ -323,7 +322,7 @@ class HttpConnection(Connection):
 
     def peer_closed(self) -> None:
         """End of file while a request runs. `ready` has set `gone` where the connection is broken."""
-        self._eof = True
+        self.eof = True
         core = self.core
         if self.gone or core is None:
             return
@@ -340,7 +339,10 @@ class HttpConnection(Connection):
 
     def suspended(self, core: Core) -> None:
         """The core is suspended for the first time in this request."""
-        self._watch(IN | PEER_CLOSED)
+        if self.eof:
+            self.worker.loop.call_soon(self.ready, PEER_CLOSED)
+        else:
+            self._watch(IN | PEER_CLOSED)
 
     def timeout(self) -> float:
         """The longest silence of the peer, in seconds."""

@@ -69,6 +69,7 @@ class UwsgiConnection(Connection):
 
     def readable(self, mask: int) -> None:
         """More of a packet, or of what is thrown away."""
+        self.eof = self.eof or bool(mask & ~IN)
         if self.lingering:
             self.throw_away()
             return
@@ -223,7 +224,7 @@ class UwsgiConnection(Connection):
                 self._held = 1
                 self.body_received += len(data)
                 return data
-            if self.gone:  # a peek does not show the end of file behind a byte that is held: the poller does
+            if self.gone or self.eof:  # a peek does not show the end behind a held byte: the poller does
                 raise self._cut_short()
             self._wait_readable()
 

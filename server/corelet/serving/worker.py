@@ -73,6 +73,7 @@ class Worker:
         self._node = socket.gethostname()
         self._named: set[str] = set()
         self._limited = RateLimited(logger)
+        self._drain_until = 0.0
         self._drained: asyncio.Future[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         keys = partial(
@@ -119,11 +120,11 @@ class Worker:
         """Let requests finish for so long, then unwind them. True when all could finish."""
         for connection in self.idle_connections.entries():
             connection.close()
-        deadline = self.loop.time() + seconds
-        while (self.hub.busy() or self.hub.queue) and self.loop.time() < deadline:
+        self._drain_until = self.loop.time() + seconds
+        while (self.hub.busy() or self.hub.queue) and self.loop.time() < self._drain_until:
             self._drained = self.loop.create_future()
             self.hub.on_free = self._core_is_free
-            await asyncio.wait([self._drained], timeout=min(0.1, max(0.0, deadline - self.loop.time())))
+            await asyncio.wait([self._drained], timeout=min(0.1, max(0.0, self._drain_until - self.loop.time())))
         suspended = [core for core in self.hub.busy() if core.since]
         for core in suspended:
             error = HarakiriError("the server stops")
@@ -132,6 +133,11 @@ class Worker:
             await asyncio.sleep(0)  # let their `finally` blocks run
             await asyncio.sleep(0)
         return not suspended
+
+    def hurry(self) -> None:
+        """Do not wait any longer: `drain` unwinds what still runs."""
+        self._drain_until = 0.0
+        self._core_is_free()
 
     def _core_is_free(self) -> None:
         if self._drained is not None and not self._drained.done():
