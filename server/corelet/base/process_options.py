@@ -84,7 +84,7 @@ class ProcessOptions:
         "plugin",
         kind=Kind.LIST,
         metavar="NAME",
-        help="load uWSGI plugins",
+        help="uWSGI plugins to load",
         accepted="what corelet can do is built in",
     )
 
@@ -104,7 +104,9 @@ class ProcessOptions:
 class AboutOptions:
     """About."""
 
-    show_config: bool = option(kind=Kind.FLAG, help="print every option with its value and where it came from")
+    show_config: bool = option(
+        kind=Kind.FLAG, help="print every option with its value and where it came from, then start if a socket is named"
+    )
 
     version: bool = option(kind=Kind.FLAG, help="print the version and exit")
 

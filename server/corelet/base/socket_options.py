@@ -122,13 +122,19 @@ class TimeoutOptions:
     )
 
     harakiri: float = option(
-        kind=Kind.SECONDS, short="t", default=0.0, help="longest time of one request; then its core is unwound, 504"
+        kind=Kind.SECONDS,
+        short="t",
+        default=0.0,
+        help="longest time of one request that waits; then its core is unwound, 504 (code that blocks is not "
+        "interrupted)",
     )
 
     # A raw `parent.switch()` whose wake-up got lost would hold its core for good. 300 s is longer than any sensible
     # reply and short enough that ten lost wake-ups a day do not eat a hundred cores.
     suspend_timeout: float = option(
-        kind=Kind.SECONDS, default=300.0, help="longest time of one raw suspension (`parent.switch()`)"
+        kind=Kind.SECONDS,
+        default=300.0,
+        help="longest time of one raw suspension (`parent.switch()`); then its core is unwound, 504",
     )
 
     # nginx gives up on us after 60 s (uwsgi_read_timeout); a request that waited half of that is better answered 503

@@ -110,7 +110,8 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
         else:
             loop.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # SIGHUP too: with no master there is nobody to reload, and a closed terminal is a wish to end.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
     loop.add_signal_handler(signal.SIGQUIT, loop.stop)
 

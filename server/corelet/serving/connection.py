@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import re
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ LINGER_BYTES = 16 << 20  # of an unread body that is thrown away before the conn
 MIN_BODY_RATE = 500  # bytes per second, after the first socket-timeout; as Apache's mod_reqtimeout (MinRate=500)
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: close() sends a reset
 
+_PEERS_WORDS = re.compile(
+    r"['\"]|[0-9]{4}"
+)  # where a reason stops being ours: a quotation, or a number of their choice
 _scratch = bytearray(READ_BYTES)  # what is thrown away is read into here
 
 
@@ -237,6 +241,17 @@ class Connection:
     def timeout(self) -> float:
         """The longest silence of the peer, in seconds."""
         return self.worker.config.socket_timeout or NEVER
+
+    def complain(self, status: int, reason: str) -> None:
+        """One line for a refusal; refusals of the same kind, whatever the peer put into them, share an interval."""
+        kind = f"{status} {_PEERS_WORDS.split(reason, maxsplit=1)[0].strip()}"
+        self.worker.complain(kind, "%s: refused with %d: %s", self.peer(), status, reason)
+
+    def peer(self) -> str:
+        """Who it is, for the log."""
+        if isinstance(self.address, tuple):
+            return f"{self.address[0]}:{self.address[1]}"
+        return "a unix socket's peer"
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves and close."""

@@ -161,7 +161,7 @@ class HttpConnection(Connection):
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves, name it in the log, and close: nothing that came behind it is looked at (rule 17)."""
         worker = self.worker
-        worker.complain(f"{status}{reason}", "%s: refused a request with %d: %s", self.peer(), status, reason)
+        self.complain(status, reason)
         try:
             os.write(self.fd, refusal(status, reason, http=True, now=time.time()))
         except OSError:
@@ -347,12 +347,6 @@ class HttpConnection(Connection):
     def timeout(self) -> float:
         """The longest silence of the peer, in seconds."""
         return self.worker.config.http_timeout or NEVER
-
-    def peer(self) -> str:
-        """Who it is, for the log."""
-        if isinstance(self.address, tuple):
-            return f"{self.address[0]}:{self.address[1]}"
-        return "a unix socket's peer"
 
     def title(self) -> str:
         """Method and URI."""

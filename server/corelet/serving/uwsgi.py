@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 from socket import AF_UNIX, IPPROTO_TCP, TCP_CORK
-from typing import TYPE_CHECKING
 
 from corelet.base.errors import BodyError, RequestRefused
 from corelet.serving.connection import PEEK, READ_BYTES, Connection
@@ -26,9 +25,6 @@ from corelet.wire.uwsgi import read_request
 from corelet.wsgi.input import EMPTY_INPUT, Input
 from corelet.wsgi.response import Response
 from uwsgiproto import HEADER_BYTES, PING_HEADER, PONG_PACKET, ProtocolError, check_header, decode_vars
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("corelet.uwsgi")
 
@@ -157,7 +153,7 @@ class UwsgiConnection(Connection):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves, say why in the log, and close without a reset."""
-        self.worker.complain(reason, "%s: refused a packet with %d: %s", self.peer(), status, reason)
+        self.complain(status, reason)
         self.reply(refusal(status, reason, http=False))
         self.worker.heads.discard(self)
         self._release_held()
@@ -259,12 +255,6 @@ class UwsgiConnection(Connection):
             self.linger()
         else:
             self.close()
-
-    def peer(self) -> str:
-        """Who it is, for the log."""
-        if isinstance(self.address, tuple):
-            return f"{self.address[0]}:{self.address[1]}"
-        return "a unix socket's peer"
 
     def title(self) -> str:
         """Method and URI."""

@@ -2,7 +2,8 @@
 server.
 
 The loop is made and set before the application is imported, so that a module-level `asyncio.get_event_loop()` finds the
-loop that will run. Signals and sockets belong to the process layer, which gives orders here: `run`, `drain`, `stop`.
+loop that will run. Signals and sockets belong to the process layer, which gives orders here: `serve`, `stop_accepting`,
+`drain`, `hurry`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from corelet import __version__
 from corelet.base.address import Address
 from corelet.base.config import Config
-from corelet.base.errors import HarakiriError
+from corelet.base.errors import ConfigError, HarakiriError
 from corelet.base.loading import Applications
 from corelet.base.logs import RateLimited
 from corelet.base.outcome import Outcome
@@ -125,6 +126,9 @@ class Worker:
             self._drained = self.loop.create_future()
             self.hub.on_free = self._core_is_free
             await asyncio.wait([self._drained], timeout=min(0.1, max(0.0, self._drain_until - self.loop.time())))
+        while self.hub.queue:
+            waiting: Any = self.hub.queue.popleft()[0]
+            waiting.refuse(503, "the server stops, and no core was free until then")
         suspended = [core for core in self.hub.busy() if core.since]
         for core in suspended:
             error = HarakiriError("the server stops")
@@ -259,8 +263,12 @@ def default_connections() -> int:
 def make_loop(config: Config) -> asyncio.AbstractEventLoop:
     """Make the worker's loop and set it, before the application is imported."""
     if config.loop == "uvloop":
-        import uvloop  # noqa: PLC0415 - an extra
-
+        try:
+            import uvloop  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigError(
+                "loop = uvloop needs the package uvloop: pip install 'corelet[uvloop]', or leave the option out"
+            ) from None
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     else:
         loop = asyncio.new_event_loop()

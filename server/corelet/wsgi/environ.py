@@ -1,8 +1,7 @@
 """The environ of a request: the variables as they came, and the server's own keys on top.
 
-Over uwsgi the variables *are* the environ: every one that nginx sent, custom ones too, minus three
-(shared with HTTP, where the parser never makes them). What the server owns is written last, so that nothing a peer
-sends can stand in its place.
+Over uwsgi the variables *are* the environ: every one that nginx sent, custom ones too, minus three (wire/uwsgi.py).
+What the server owns is written last, so that nothing a peer sends can stand in its place.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def status_line(status: Any) -> tuple[str, int]:
     if not 200 <= int(code) <= 599:
         # nginx takes a 1xx for the final answer (field notes); beyond 599 a peer may do anything.
         raise ResponseError(f"the status is to be within 200 and 599, {status!a} came")
-    check_text("the status", status)
+    check_text("status", status)
     result = (f"HTTP/1.1 {status}{'' if status[3:] else ' '}\r\n", int(code))
     if len(status) <= MAX_REMEMBERED_CHARACTERS:
         _remember(known_statuses, status, result)
@@ -71,30 +71,27 @@ def header_line(header: tuple[str, str]) -> tuple[str, int]:
         kind = _classify(name)
     if not isinstance(value, str):
         raise ResponseError(f"the value of header {name} is to be a str, a {type(value).__name__} came: {value!a}")
-    check_text(f"the value of header {name}", value)
+    if kind == CONTENT_LENGTH:  # in most replies, and with another value each time
+        if not (value.isascii() and value.isdigit()):
+            raise ResponseError(f"Content-Length is to be digits, it came as {value!a}")
+        return f"{name}: {value}\r\n", kind
+    check_text(name, value)
     line = f"{name}: {value}\r\n"
     if kind == PLAIN and len(line) <= MAX_REMEMBERED_CHARACTERS:
         _remember(known_lines, header, line)
     return line, kind
 
 
-def content_length(value: str) -> int:
-    """Return the number of a Content-Length header. Raises ResponseError."""
-    if not (value.isascii() and value.isdigit()):
-        raise ResponseError(f"Content-Length is to be digits, it came as {value!a}")
-    return int(value)
-
-
 def check_text(what: str, text: str) -> None:
     """Refuse what would become another line of the head, and what no head can carry."""
     if "\r" in text or "\n" in text or "\0" in text:
-        raise ResponseError(f"{what} holds a line end or NUL: {text!a} (header injection)")
+        raise ResponseError(f"the value of {what} holds a line end or NUL: {text!a} (header injection)")
     if not text.isascii():
         try:
             text.encode("latin-1")
         except UnicodeEncodeError as error:
             raise ResponseError(
-                f"{what} holds {text[error.start : error.end]!a}, which is not latin-1;"
+                f"the value of {what} holds {text[error.start : error.end]!a}, which is not latin-1;"
                 " encode it first (percent-encoding, or RFC 8187)"
             ) from None
 

@@ -75,6 +75,8 @@ class Response:
     headers: Iterable[tuple[str, str]] | None = None
     length: int | None = None  # the Content-Length that the application gave
     went_out = False  # the first bytes have been sent, and more are to come
+    read_errors = 0  # of the request's body
+    write_errors = 0
     surplus = False  # it gave more than that
     bodyless = False
     said_close = False
@@ -201,7 +203,7 @@ class Response:
         line, kind = rules.header_line(header)
         value = header[1]
         if kind == rules.CONTENT_LENGTH:
-            length = rules.content_length(value)
+            length = int(value)
             if self.length is not None and self.length != length:
                 raise ResponseError(f"two different Content-Length headers came: {self.length} and {length}")
             self.length = length
