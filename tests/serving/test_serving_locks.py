@@ -52,24 +52,36 @@ def view_hold(environ, start_response):
         gate("hold")
     return text(start_response, "released")
 
-# Each waits a second at most for what the loop would do at its next turn.
-IN_VAIN = {
-    "lock": lambda: LOCK.acquire(timeout=1),
-    "event": lambda: LOOP.call_soon(EVENT.set) and EVENT.wait(1),
-    "queue": lambda: LOOP.call_soon(QUEUE.put, "something") and not QUEUE.empty() and QUEUE.get(timeout=1),
-    "thread": lambda: LOOP.call_soon(MAY_END.set) and THREAD.join(1) or not THREAD.is_alive(),
-}
+# Each waits a second at most, for what the loop would do at its next turn.
+def wait_for_lock():
+    return LOCK.acquire(timeout=1)
+
+def wait_for_event():
+    LOOP.call_soon(EVENT.set)
+    return EVENT.wait(1)
+
+def wait_for_queue():
+    LOOP.call_soon(QUEUE.put, True)
+    try:
+        return QUEUE.get(timeout=1)
+    except queue.Empty:
+        return False
+
+def wait_for_thread():
+    LOOP.call_soon(MAY_END.set)
+    THREAD.join(1)
+    return not THREAD.is_alive()
 
 def view_in_vain(environ, start_response):
     what = environ["QUERY_STRING"]
     say(f"{what} waits.")
-    result = IN_VAIN[what]()
+    result = globals()["wait_for_" + what]()
     say(f"{what} got {result}.")
     return text(start_response, result)
 
 def view_released_before(environ, start_response):
     with LOCK:
-        first = len(INSIDE)
+        say("had it")
     gate(environ["QUERY_STRING"])
     return text(start_response, "waited without it")
 """

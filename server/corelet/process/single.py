@@ -27,6 +27,8 @@ from corelet.serving.worker import Worker, make_loop
 
 logger = logging.getLogger("corelet")
 
+CLOSE_SECONDS = 2.0  # for tasks that answer their cancellation with more work
+
 
 def serve(config: Config) -> int:
     """Serve until told to stop; return the exit code. Raises OperatorError when it cannot start."""
@@ -94,6 +96,16 @@ def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
         logger.warning("running as root: start as another user, who needs only to read the application")
 
 
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what applications have left in the loop, and let it end in order for a moment."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_SECONDS))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
 def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[ListeningSocket]) -> int:
     stopping = loop.create_future()
 
@@ -129,6 +141,7 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
     _announce(worker.config, sockets)  # not before a signal would be answered: who waits for these lines may send one
     loop.run_forever()
     task.cancel()
+    _close(loop)
     sys.stdout.flush()
     logger.info("stopped after %d requests", worker.requests)
     return 0

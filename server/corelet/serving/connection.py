@@ -334,7 +334,10 @@ class Connection:
         else:
             self._sock.close()
         self.fd = -1  # whoever still holds this connection must not reach the next one that gets the number
-        self.worker.connection_closed()
+        worker = self.worker
+        worker.connections -= 1
+        if worker.connections == worker.max_connections - 1:
+            worker.free()
 
     def last_reply(self) -> None:
         """The reply that follows is the connection's last one."""

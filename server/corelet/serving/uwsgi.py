@@ -185,10 +185,12 @@ class UwsgiConnection(Connection):
         variables = request.variables
         complete = exchange(self, core, variables, body, (len(variables), self._var_bytes))
         self.core = None
-        if complete and not self.gone:
+        if not complete or self.gone:
+            self.cut()
+        elif self._held or self.body_left or self._surplus:
             self._finish()
         else:
-            self.cut()
+            self.close()
 
     def _receive(self, max_bytes: int) -> bytes:
         """wsgi.input's source: what of the body has not come with the packet."""

@@ -190,12 +190,6 @@ class Worker:
         self.idle_connections.discard(connection)
         self.lingering.discard(connection)
 
-    def connection_closed(self) -> None:
-        """There is room for another one."""
-        self.connections -= 1
-        if self.connections == self.max_connections - 1:
-            self.free()
-
     def connection_variables(self, sock: Any, address: Any) -> dict[str, str]:
         """The CGI variables of an HTTP connection that no header may set."""
         own = sock.getsockname()

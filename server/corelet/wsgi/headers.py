@@ -66,15 +66,15 @@ def header_line(header: tuple[str, str]) -> tuple[str, int]:
     if not isinstance(header, tuple) or len(header) != 2:
         raise ResponseError(f"a header is to be a tuple (name, value), {header!a} came")
     name, value = header
+    if name == "Content-Length" and type(value) is str and value.isdigit() and value.isascii():
+        return f"Content-Length: {value}\r\n", CONTENT_LENGTH  # in most replies, and mostly with a new value
     kind = _kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         kind = _classify(name)
     if not isinstance(value, str):
         raise ResponseError(f"the value of header {name} is to be a str, a {type(value).__name__} came: {value!a}")
-    if kind == CONTENT_LENGTH:  # in most replies, and with another value each time
-        if not (value.isascii() and value.isdigit()):
-            raise ResponseError(f"Content-Length is to be digits, it came as {value!a}")
-        return f"{name}: {value}\r\n", kind
+    if kind == CONTENT_LENGTH and not (value.isascii() and value.isdigit()):
+        raise ResponseError(f"Content-Length is to be digits, it came as {value!a}")
     check_text(name, value)
     line = f"{name}: {value}\r\n"
     if kind == PLAIN and len(line) <= MAX_REMEMBERED_CHARACTERS:
