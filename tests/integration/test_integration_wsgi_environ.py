@@ -220,7 +220,7 @@ POWERLESS = {
     "UWSGI_FILE": "evil.py", "UWSGI_SCRIPT": "evil", "UWSGI_MODULE": "evil", "UWSGI_CALLABLE": "application",
     "UWSGI_PYHOME": "/tmp",
     "UWSGI_HOME": "/tmp", "UWSGI_CHDIR": "/", "UWSGI_SETENV": "INJECTED=yes", "UWSGI_POSTFILE": "app.py",
-    "UWSGI_TOUCH_RELOAD": "app.py",
+    "UWSGI_TOUCH_RELOAD": "app.py", "UWSGI_CACHE_GET": "key",
 }  # fmt: skip
 
 

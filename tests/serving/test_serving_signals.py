@@ -1,4 +1,4 @@
-"""Signals and deadlines at the end of a server: what ends in order, what ends at once, and what cannot be interrupted."""
+"""Signals and deadlines at the end of a server: what ends in order, what ends at once, what cannot be interrupted."""
 
 from __future__ import annotations
 

@@ -57,7 +57,10 @@ class Connection:
     lingering = 0  # bytes that may still be thrown away
     body_left = 0
     body_received = 0
-    body_began = 0.0
+    body_waited = 0.0  # seconds
+    read_errors = 0
+    write_errors = 0
+    partial = False  # a buffer of the reply has gone out in part
 
     _sock: Any = None
 
@@ -92,6 +95,7 @@ class Connection:
             sent = 0
         except OSError as error:
             raise self._lost(error) from None
+        self.partial = True
         for buffer in buffers:
             if sent >= len(buffer):
                 sent -= len(buffer)
@@ -156,6 +160,7 @@ class Connection:
 
     def _lost(self, error: OSError) -> ClientDisconnected:
         self.gone = True
+        self.write_errors = 1
         return ClientDisconnected(f"the reply cannot be sent any more: {error.strerror}")
 
     # -- reading the body, in a core ------------------------------------------------------------------------------
@@ -170,6 +175,7 @@ class Connection:
                 continue
             except OSError as error:
                 self.gone = True
+                self.read_errors = 1
                 raise BodyError(f"the connection broke in the middle of the request's body: {error.strerror}") from None
             if not data:
                 self.peer_closed()
@@ -178,6 +184,7 @@ class Connection:
             return data
 
     def _cut_short(self) -> BodyError:
+        self.read_errors = 1
         return BodyError(
             f"the client closed the connection in the middle of the body, after {self.body_received} bytes"
         )
@@ -187,17 +194,21 @@ class Connection:
         hub = self.worker.hub
         seconds = self.timeout()
         now = hub.loop.time()
-        if not self.body_began:
-            self.body_began = now
-        # Two bounds: a pause, and an average below which a body is an attack (slow POST, CVE-2007-6750).
-        deadline = min(now + seconds, self.body_began + seconds + self.body_received / MIN_BODY_RATE)
+        # Two bounds: a pause, and an average below which a body is an attack (slow POST, CVE-2007-6750). Only waiting
+        # counts: the time that the application took between two reads is not the peer's.
+        allowed = seconds + self.body_received / MIN_BODY_RATE - self.body_waited
+        deadline = now + min(seconds, allowed)
         late = BodyError(f"the request's body did not arrive in time ({self.body_received} bytes did)", status=408)
         self.wanted = IN
         try:
             self._watch(IN | PEER_CLOSED)
             hub.wait(core, deadline, late)
+        except BodyError:
+            self.read_errors = 1
+            raise
         finally:
             self.wanted = 0
+            self.body_waited += hub.loop.time() - now
 
     def _my_core(self) -> Core:
         if self.core is None:
@@ -338,6 +349,11 @@ class Connection:
         worker.connections -= 1
         if worker.connections == worker.max_connections - 1:
             worker.free()
+
+    def abandon(self) -> None:
+        """Something failed that must not: leave the connection, and nothing of it behind."""
+        self.gone = True
+        self.cut()
 
     def last_reply(self) -> None:
         """The reply that follows is the connection's last one."""

@@ -46,6 +46,7 @@ MAX_KEPT_SWITCHES = 64
 _raw_switch = greenlet.greenlet.switch
 _raw_throw = greenlet.greenlet.throw
 _set_running_loop = asyncio._set_running_loop
+_get_running_loop = asyncio._get_running_loop
 
 
 class Job(Protocol):
@@ -59,6 +60,9 @@ class Job(Protocol):
 
     def released(self) -> None:
         """In the hub: the core is free again."""
+
+    def abandon(self) -> None:
+        """`serve` raised after all: leave the request and its connection."""
 
     def title(self) -> str:
         """Return the request in a word or two, for the log."""
@@ -76,6 +80,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "job",
         "kept",
         "late",
+        "nested",
         "number",
         "requests",
         "serial",
@@ -101,6 +106,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.deadline = NEVER
         self.harakiri_at = NEVER
         self.gone_at = NEVER  # when a client that has closed its side counts as gone
+        self.nested: asyncio.AbstractEventLoop | None = None  # a loop that the view runs inside the core
         self.late: BaseException | None = None  # what to throw at the deadline
         self.unwinding: BaseException | None = None
         self.kept: deque[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] | None = None
@@ -110,7 +116,11 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         hub = self.hub
         to_hub = hub.greenlet.switch
         while job is not None:
-            job.serve(self)
+            try:
+                job.serve(self)
+            except BaseException:
+                logger.critical("core %d: the server itself failed", self.number, exc_info=True)
+                job.abandon()
             self.job = None
             if hub.running is not self:  # a child greenlet, resumed by the application, brought us here past the hub
                 hub.loop.call_soon(hub._release, self, job)
@@ -164,7 +174,7 @@ class Hub:
         self.retired = 0
         self._base_context = contextvars.copy_context()
         # Where asyncio keeps the thread's loop: 0.05 µs to look at, after every slice, against 0.3 by get_event_loop().
-        self._thread_loop: Any = _event_loop_policy()._local
+        self._thread_loop: Any = getattr(_event_loop_policy(), "_local", None) or _UnknownPolicy(loop)
         self._feeding = False
         self._hidden = False
         self.running: Core | None = None  # the core that the hub has given control to
@@ -194,15 +204,15 @@ class Hub:
         self.running = core
         if self._hidden:
             _raw_switch(core, job)
+            self._tidy(core)
         else:
             self.hide()
             try:
                 _raw_switch(core, job)
+                self._tidy(core)
             finally:
                 self.show()
         self.running = None
-        if self._thread_loop._loop is not self.loop:  # asyncio.run() in the view; the next core needs ours
-            asyncio.set_event_loop(self.loop)
         if core.job is None:
             self._release(core, job)
         else:
@@ -210,8 +220,8 @@ class Hub:
 
     def _release(self, core: Core, job: Job) -> None:
         core.requests += 1
-        if core.switches > 1 or self.harakiri_seconds:
-            core.unwinding = core.late = core.kept = None
+        if core.switches > 1 or core.since or self.harakiri_seconds:
+            core.unwinding = core.late = core.kept = core.nested = None
             core.waiting = core.watched = False
             core.gone_at = core.harakiri_at = NEVER
             core.since = 0.0
@@ -350,25 +360,51 @@ class Hub:
         job = core.job
         if job is None:
             return None
+        since = core.since
+        serial = core.serial
         core.since = 0.0
         core.switches += 1
         self.running = core
-        if self._hidden:
-            value = call(core, *args, **kwargs)
-        else:
-            self.hide()
-            try:
-                value = call(core, *args, **kwargs)
-            finally:
-                self.show()
-        self.running = None
-        if self._thread_loop._loop is not self.loop:
-            asyncio.set_event_loop(self.loop)
+        try:
+            if self._hidden:
+                value = self._go(core, call, args, kwargs)
+            else:
+                self.hide()
+                try:
+                    value = self._go(core, call, args, kwargs)
+                finally:
+                    self.show()
+        except BaseException:
+            # throw() with arguments that are no exception raises here, in its caller; the core has not moved.
+            if core.serial == serial and core.job is job:
+                core.since = since
+            raise
+        finally:
+            self.running = None
         if core.job is None:
             self._release(core, job)
         else:
             self._suspended(core, job)
         return value
+
+    def _go(self, core: Core, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if core.nested is not None:  # it was suspended inside an asyncio.run() of its own
+            _set_running_loop(core.nested)
+            core.nested = None
+        try:
+            return call(core, *args, **kwargs)
+        finally:
+            self._tidy(core)
+
+    def _tidy(self, core: Core) -> None:
+        """After a slice: the next core must find the worker's loop set, and none running."""
+        if self._thread_loop._loop is not self.loop:  # asyncio.run() in the view has ended
+            asyncio.set_event_loop(self.loop)
+        if self.hide_loop:
+            nested = _get_running_loop()
+            if nested is not None:  # asyncio.run() in the view has not ended: its loop is that core's own
+                core.nested = nested
+                _set_running_loop(None)
 
     def hide(self) -> None:
         """Cores are about to run. A callback that starts many hides the loop once for all of them; `show` undoes it."""
@@ -417,6 +453,13 @@ def _event_loop_policy() -> Any:
     return private() if private is not None else asyncio.get_event_loop_policy()
 
 
+class _UnknownPolicy:
+    """In the place of a policy's thread-local: one that keeps its loop where we do not know is asked in `show` only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+
 class _Nothing:
     """A job that does nothing: it brings a core to the state between two requests."""
 
@@ -425,6 +468,8 @@ class _Nothing:
     def suspended(self, core: Core) -> None: ...
 
     def released(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
     def title(self) -> str:
         return "nothing"

@@ -146,7 +146,7 @@ class HttpConnection(Connection):
 
     def _begin_body(self, length: int, behind: bytes) -> None:
         self.body_received = 0
-        self.body_began = 0.0
+        self.body_waited = 0.0
         if length == CHUNKED:
             self._decoder = ChunkedDecoder(self.worker.limits)
             self.body_left = 1  # not known: 1 until the decoder is complete
@@ -185,6 +185,8 @@ class HttpConnection(Connection):
         request = self._request
         assert request is not None
         self.core = core
+        self.partial = False
+        self.read_errors = self.write_errors = 0
         self._keep = request.keep_alive and self.worker.keeps_alive
         if request.body_length:
             pieces = self._pieces
@@ -267,6 +269,7 @@ class HttpConnection(Connection):
                 self._decode(data)
             except RequestRefused as error:
                 self._keep = False
+                self.read_errors = 1
                 raise BodyError(f"the request's body is malformed: {error.reason}", error.status) from None
         return self._take_piece(max_bytes) if self._pieces else b""
 
@@ -284,7 +287,9 @@ class HttpConnection(Connection):
     def _decode(self, data: bytes) -> None:
         decoder = self._decoder
         assert decoder is not None
-        self._pieces += decoder.feed(data)
+        pieces = decoder.feed(data)
+        if pieces:  # joined: a body of single bytes would else be handed out byte by byte
+            self._pieces.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if decoder.complete:
             self.body_left = 0
             self._buffer = decoder.unused
@@ -314,6 +319,8 @@ class HttpConnection(Connection):
                 lines += "Transfer-Encoding: chunked\r\n"
         if response.said_close or not self.worker.keeps_alive or (self.body_left and not self._all_here()):
             self._keep = False  # with a body still to come, nobody knows where the next request will begin
+        if request is not None:
+            request.expects_continue = False  # RFC 9110 10.1.1: no 100 after the final status line
         if not self._keep:
             return lines + "Connection: close\r\n\r\n"
         return lines + "Connection: keep-alive\r\n\r\n" if http_10 else lines + "\r\n"
@@ -353,4 +360,4 @@ class HttpConnection(Connection):
         if self._request is None:
             return "no request yet"
         variables = self._request.variables
-        return f"{variables['REQUEST_METHOD']} {variables['REQUEST_URI']!a}"
+        return f"{variables.get('REQUEST_METHOD', '-')} {variables.get('REQUEST_URI', '-')!a}"

@@ -10,9 +10,11 @@ import errno
 import logging
 import os
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from corelet.base.address import Address
+from corelet.serving.poller import TURN_SECONDS
 
 if TYPE_CHECKING:
     from corelet.serving.connection import Connection
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("corelet.listener")
 
-BATCH = 64  # connections accepted in one turn of the loop; timers and suspended cores wait no longer than that
+BATCH = 64  # connections accepted in one turn of the loop
 PAUSE_SECONDS = 0.5  # after the process has run out of descriptors
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -72,6 +74,7 @@ class Listener:
         worker = self.worker
         idle = worker.hub.idle
         accept, protocol, family = self._accept, self._protocol, self._sock.family
+        turn_ends = monotonic() + TURN_SECONDS
         for _ in range(BATCH):
             if not idle or worker.connections >= worker.max_connections:
                 worker.full()
@@ -87,7 +90,14 @@ class Listener:
                 continue  # ECONNABORTED and its kin: that connection is gone, the next may be well
             worker.connections += 1
             os.set_blocking(descriptor, False)
-            protocol(worker, descriptor, address, family).begin()
+            connection = protocol(worker, descriptor, address, family)
+            try:
+                connection.begin()
+            except Exception:
+                logger.critical("a connection failed in the server itself; it is cut", exc_info=True)
+                connection.abandon()
+            if monotonic() > turn_ends:
+                return  # the rest is told again in the next turn: this socket is watched by level
 
     def _exhausted(self, error: OSError) -> None:
         """Never spin on an error that only time cures."""

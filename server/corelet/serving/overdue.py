@@ -38,11 +38,13 @@ class Overdue:
         self._timer = None
         hub = self._hub
         now = hub.loop.time()
-        for core in list(hub.cores):
-            if core.since and min(core.deadline, core.harakiri_at, core.gone_at) <= now:
-                self._expire(core, now)
-        if any(core.since for core in hub.cores):
-            self.arm()
+        try:
+            for core in list(hub.cores):
+                if core.since and min(core.deadline, core.harakiri_at, core.gone_at) <= now:
+                    self._expire(core, now)
+        finally:
+            if any(core.since for core in hub.cores):
+                self.arm()
 
     def _expire(self, core: Core, now: float) -> None:
         hub = self._hub

@@ -10,11 +10,15 @@ noticed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from corelet.serving.cores import Hub
+
+logger = logging.getLogger("corelet.poller")
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
@@ -22,6 +26,7 @@ PEER_CLOSED = select.EPOLLRDHUP
 LOST = select.EPOLLHUP | select.EPOLLERR
 _EDGE = select.EPOLLET
 _BATCH = 256
+TURN_SECONDS = 0.005  # of views, one after the other, before timers and other callbacks get their turn
 
 
 class Watched(Protocol):
@@ -29,6 +34,9 @@ class Watched(Protocol):
 
     def ready(self, mask: int) -> None:
         """`mask`: IN, OUT, PEER_CLOSED and LOST bits of what has happened since the last call."""
+
+    def abandon(self) -> None:
+        """`ready` raised: leave, for good."""
 
 
 class Poller:
@@ -39,6 +47,7 @@ class Poller:
         self._hub = hub
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
+        self._events: dict[int, int] = {}  # taken from the kernel, which tells an edge once, and not yet passed on
         if hub.only_call_soon:
             loop.add_reader(self._epoll.fileno(), loop.call_soon, self._ready)
         else:
@@ -54,6 +63,7 @@ class Poller:
 
     def forget(self, descriptor: int) -> None:
         """To be called before the descriptor is closed: a stale registration would swallow its successor's events."""
+        self._events.pop(descriptor, None)
         if self._watched.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
@@ -63,12 +73,25 @@ class Poller:
         self._epoll.close()
 
     def _ready(self) -> None:
+        events = self._events
+        if not events:
+            events.update(self._epoll.poll(0, _BATCH))
         watched = self._watched
+        turn_ends = monotonic() + TURN_SECONDS
         self._hub.hide()
         try:
-            for descriptor, mask in self._epoll.poll(0, _BATCH):
+            while events:
+                descriptor, mask = events.popitem()
                 owner = watched.get(descriptor)
                 if owner is not None:  # else it was closed by an earlier event of this batch
-                    owner.ready(mask)
+                    try:
+                        owner.ready(mask)
+                    except Exception:
+                        logger.critical("a connection failed in the server itself; it is cut", exc_info=True)
+                        owner.abandon()
+                if monotonic() > turn_ends:
+                    break
         finally:
             self._hub.show()
+        if events:
+            self._loop.call_soon(self._ready)

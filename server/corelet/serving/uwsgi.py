@@ -216,6 +216,7 @@ class UwsgiConnection(Connection):
                 data = b""
             except OSError as error:
                 self.gone = True
+                self.read_errors = 1
                 raise BodyError(f"the connection broke in the middle of the request's body: {error.strerror}") from None
             if data:
                 os.read(self.fd, self._held + len(data) - 1)

@@ -75,6 +75,7 @@ class Worker:
         self._named: set[str] = set()
         self._limited = RateLimited(logger)
         self._drain_until = 0.0
+        self._hurried = False
         self._drained: asyncio.Future[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         keys = partial(
@@ -84,6 +85,7 @@ class Worker:
             multithread=config.cores > 1,
             multiprocess=config.processes > 1,
         )
+        asyncio.set_event_loop(loop)  # again: the application may have used asyncio.run() while it was imported
         self.hub = Hub(
             loop,
             config.cores,
@@ -121,7 +123,7 @@ class Worker:
         """Let requests finish for so long, then unwind them. True when all could finish."""
         for connection in self.idle_connections.entries():
             connection.close()
-        self._drain_until = self.loop.time() + seconds
+        self._drain_until = 0.0 if self._hurried else self.loop.time() + seconds
         while (self.hub.busy() or self.hub.queue) and self.loop.time() < self._drain_until:
             self._drained = self.loop.create_future()
             self.hub.on_free = self._core_is_free
@@ -140,6 +142,7 @@ class Worker:
 
     def hurry(self) -> None:
         """Do not wait any longer: `drain` unwinds what still runs."""
+        self._hurried = True
         self._drain_until = 0.0
         self._core_is_free()
 
@@ -232,7 +235,14 @@ class Worker:
 
     def _sweep(self) -> None:
         self._deadline_timer = None
-        now = self.loop.time()
+        waiting = self.hub.queue
+        try:
+            self._expire(self.loop.time())
+        finally:
+            if waiting or len(self.heads) or len(self.idle_connections) or len(self.lingering):
+                self._arm()
+
+    def _expire(self, now: float) -> None:
         for queue in (self.heads, self.idle_connections, self.lingering):
             if len(queue):
                 queue.sweep(now)
@@ -242,8 +252,6 @@ class Worker:
             connection: Any = waiting.popleft()[0]
             connection.refuse(503, f"no core was free within {seconds:g} s (queue-timeout)")
         self._limited.expire(now)
-        if waiting or len(self.heads) or len(self.idle_connections) or len(self.lingering):
-            self._arm()
 
 
 def default_connections() -> int:

@@ -46,6 +46,6 @@ class FileWrapper:
             offset = self.filelike.tell()
         except (OSError, ValueError):  # a pipe, a closed file: iterate instead
             return None
-        if not stat.S_ISREG(status.st_mode):
-            return None
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+            return None  # a size of 0 may be a file of /proc, which has content all the same
         return descriptor, offset, max(0, status.st_size - offset)

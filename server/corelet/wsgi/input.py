@@ -63,21 +63,32 @@ class Input:
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return one line with its newline; at most `size` bytes of it when size is given and not negative."""
         limit = -1 if size is None or size < 0 else size
-        searched = 0
-        while True:
-            start = self._position
-            stop = len(self._buffer) if limit < 0 else min(len(self._buffer), start + limit)
-            newline = self._buffer.find(b"\n", start + searched, stop)
-            if newline >= 0:
-                return self._take(newline + 1 - start)
-            searched = len(self._buffer) - start
-            if 0 <= limit <= searched:
-                return self._take(limit)
-            piece = self._receive(PIECE_BYTES)
-            if not piece:
-                return self._take_buffer()
-            self._buffer = self._buffer[start:] + piece
+        line = self._line_in_buffer(limit)
+        if line is not None:
+            return line
+        pieces = [self._take_buffer()]
+        length = len(pieces[0])
+        while piece := self._receive(PIECE_BYTES):  # each byte is searched once and joined once
+            self._buffer = piece
             self._position = 0
+            line = self._line_in_buffer(-1 if limit < 0 else limit - length)
+            if line is not None:
+                pieces.append(line)
+                break
+            pieces.append(self._take_buffer())
+            length += len(pieces[-1])
+        return b"".join(pieces)
+
+    def _line_in_buffer(self, limit: int) -> bytes | None:
+        """Take a line, or `limit` bytes of one, from the buffer; None when it holds neither."""
+        start = self._position
+        stop = len(self._buffer) if limit < 0 else min(len(self._buffer), start + limit)
+        newline = self._buffer.find(b"\n", start, stop)
+        if newline >= 0:
+            return self._take(newline + 1 - start)
+        if 0 <= limit <= len(self._buffer) - start:
+            return self._take(limit)
+        return None
 
     def readlines(self, hint: int | None = None, /) -> list[bytes]:
         """Return the remaining lines; stop after `hint` bytes or more when it is given."""

@@ -75,8 +75,6 @@ class Response:
     headers: Iterable[tuple[str, str]] | None = None
     length: int | None = None  # the Content-Length that the application gave
     went_out = False  # the first bytes have been sent, and more are to come
-    read_errors = 0  # of the request's body
-    write_errors = 0
     surplus = False  # it gave more than that
     bodyless = False
     said_close = False

@@ -1,0 +1,27 @@
+"""What keeps a server from starting is said in one line, and leaves nothing behind."""
+
+import os
+import subprocess
+import sys
+
+from harness import PATIENCE_SECONDS, ROOT
+
+
+def test_without_the_package_uvloop_its_option_says_what_to_install(tmp_path):
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    (stub / "uvloop.py").write_text('raise ImportError("No module named uvloop", name="uvloop")\n')
+    (tmp_path / "app.py").write_text("def application(environ, start_response): ...\n")
+    path = os.pathsep.join(map(str, [stub, ROOT, ROOT / "server"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "corelet", "--loop", "uvloop", "--socket", "app.sock", "--wsgi-file", "app.py"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=False, capture_output=True, text=True,
+        timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "corelet: error: loop = uvloop needs the package uvloop: pip install 'corelet[uvloop]', "
+        "or leave the option out\n"
+    )
+    assert not (tmp_path / "app.sock").exists()
