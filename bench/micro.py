@@ -157,13 +157,15 @@ def whole_part(worker: Worker, title: str) -> Part:
 
 
 def report(loop: asyncio.AbstractEventLoop, options: argparse.Namespace) -> None:
-    """Measure and print; to be called from the running loop."""
+    """Measure and print."""
     variables = request_variables("GET", CASES[0].path, BROWSER_HEADERS)
     packet = build_request(variables)
     line = compile_format(None)
-    lines: list[str] = []
-    quiet = Worker(Config(), loop)
-    talking = Worker(Config(), loop, access_log=lambda outcome: lines.__setitem__(slice(None), (line(outcome),)))
+
+    def log(outcome: Outcome) -> None:
+        line(outcome)
+
+    quiet, talking = Worker(Config(), loop), Worker(Config(), loop, access_log=log)
     for worker in (quiet, talking):
         worker.serve(Applications(application), [])
     parts: list[Part] = [("nothing", "an empty call: every row contains one", lambda: None)]
@@ -195,11 +197,10 @@ def main() -> None:
     options = parser.parse_args()
     loop = make_loop(Config())
 
-    async def once() -> None:
-        loop.call_soon(report, loop, options)
-        await asyncio.sleep(0)
+    async def in_the_loop() -> None:
+        report(loop, options)
 
-    loop.run_until_complete(once())
+    loop.run_until_complete(in_the_loop())
     loop.close()
 
 

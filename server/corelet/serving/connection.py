@@ -282,7 +282,10 @@ class Connection:
 
     def enqueued(self) -> None:
         """The request waits for a core: notice whether the peer waits with it."""
-        self._watch(PEER_CLOSED)
+        if self.eof:
+            self.worker.loop.call_soon(self.ready, PEER_CLOSED)
+        else:
+            self._watch(PEER_CLOSED)
 
     def suspended(self, core: Core) -> None:
         """In the hub: the core is suspended for the first time in this request."""

@@ -20,7 +20,7 @@ from corelet.serving.connection import READ_BYTES, Connection
 from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
 from corelet.serving.overdue import NEVER
-from corelet.serving.poller import IN, PEER_CLOSED
+from corelet.serving.poller import IN, LOST, PEER_CLOSED
 from corelet.wire.chunked import ChunkedDecoder
 from corelet.wire.http1 import HeadParser
 from corelet.wire.reply import SERVER, http_date, refusal
@@ -44,6 +44,7 @@ class HttpConnection(Connection):
     _ahead = False  # the socket may hold bytes that nobody has been told of again
     _request: Request | None = None
     _head_began = False
+    _served = False  # a request has come: from here on it is idle between two of them, and not late with its first
     _head_bytes = 0
     _decoder: ChunkedDecoder | None = None
     _keep = False
@@ -59,25 +60,25 @@ class HttpConnection(Connection):
     def begin(self) -> None:
         """Accepted: the first request has usually come along (TCP_DEFER_ACCEPT)."""
         self._read()
-        if self._request is None and not self.closed and not self.lingering and not self._head_began:
-            self.worker.heads.add(self, self.worker.loop.time())
 
     def readable(self, mask: int) -> None:
-        """The poller: bytes, or the end of file, between two requests."""
+        """The poller, while no core serves the connection: bytes, or the end of file."""
+        self.eof = self.eof or bool(mask & PEER_CLOSED)
         if self.lingering:
             self.throw_away()
         elif self._request is not None:
             self._ahead = True  # it waits for a core, and is not read on
-            if mask & ~(IN | PEER_CLOSED):
+            if mask & LOST or (self.eof and self.worker.config.http_eof == "gone"):
                 self.worker.withdraw(self)
         else:
-            self.eof = self.eof or bool(mask & PEER_CLOSED)
             self._read()
 
     def _read(self) -> None:
         try:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
+            if not self._served and not self._head_began:
+                self.worker.heads.add(self, self.worker.loop.time())
             self._watch(IN | PEER_CLOSED)
             return
         except OSError:
@@ -134,6 +135,7 @@ class HttpConnection(Connection):
         else:
             self._begin_body(length, buffer[used:])
         self._request = request
+        self._served = True
         self._head_began = False
         worker.heads.discard(self)
         worker.idle_connections.discard(self)
@@ -158,6 +160,11 @@ class HttpConnection(Connection):
             self.body_left = length - len(first)
             self._buffer = behind[length:]
 
+    def close(self) -> None:
+        """Close; it may stand in a queue of deadlines without ever having been in the poller."""
+        self.worker.forget(self)
+        super().close()
+
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves, name it in the log, and close: nothing that came behind it is looked at (rule 17)."""
         worker = self.worker
@@ -167,7 +174,7 @@ class HttpConnection(Connection):
         except OSError:
             self.close()
             return
-        worker.heads.discard(self)
+        worker.forget(self)
         self._buffer = b""
         self.linger()
 
@@ -209,7 +216,7 @@ class HttpConnection(Connection):
         self._pieces = []
         if not self._keep:
             self._request = None
-            if self.body_left or self._buffer or self._ahead:
+            if self.body_left or self._buffer or self._ahead or self._more_came():
                 self._buffer = b""
                 self.linger()
             else:
@@ -224,6 +231,13 @@ class HttpConnection(Connection):
                 return
             worker.idle_connections.add(self, worker.loop.time())
         self._advance()
+
+    def _more_came(self) -> bool:
+        """A client that pipelines has sent more: closing now would reset the connection under the reply."""
+        try:
+            return bool(os.read(self.fd, 1))
+        except OSError:
+            return False
 
     def _all_here(self) -> bool:
         """Fetch what is left of a small body if it has come already, for whoever may still read it."""

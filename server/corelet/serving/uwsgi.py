@@ -82,14 +82,17 @@ class UwsgiConnection(Connection):
         except OSError:
             data = b""
         if not data:
-            if self._buffer:
-                self.worker.complain(
-                    "truncated", "a peer closed its connection %d bytes into a packet", len(self._buffer)
-                )
-            self.close()
+            self._broken_off()
             return
         self._held = len(data) if self.family == AF_UNIX else 0
         self._packet(self._buffer + data)
+        if self.eof and self._request is None and not self.closed and not self.lingering:
+            self._broken_off()  # the end came in the same event, which is not told again
+
+    def _broken_off(self) -> None:
+        if self._buffer:
+            self.worker.complain("truncated", "a peer closed its connection %d bytes into a packet", len(self._buffer))
+        self.close()
 
     def _packet(self, data: bytes) -> None:
         """`data` is all that has come so far, the held bytes at its end."""
