@@ -4,11 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = (
-    Path("/work/main")
-    if not (Path(__file__).resolve().parent.parent / "BEHAVIOUR.md").exists()
-    else Path(__file__).resolve().parent.parent
-)
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_every_test_that_behaviour_md_names_exists():

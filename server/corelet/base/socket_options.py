@@ -87,7 +87,7 @@ class SocketOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeoutOptions:
-    """Time-outs, in seconds; 0 switches one off."""
+    """Time-outs, in seconds; 0 switches one off, except for http-keepalive and reload-mercy."""
 
     # uWSGI's 4 s cuts a mobile client's upload at the first pause; its asyncio engine raises it to 30 for that reason
     # (asyncio.c:27-37), and a slow peer holds no more than its own core here. So 30 from the start.

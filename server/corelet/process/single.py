@@ -27,6 +27,8 @@ from corelet.serving.worker import Worker, make_loop
 
 logger = logging.getLogger("corelet")
 
+# SIGHUP too: with no master there is nobody to reload, and a closed terminal is a wish to end.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 CLOSE_SECONDS = 2.0  # for tasks that answer their cancellation with more work
 
 
@@ -96,14 +98,21 @@ def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
         logger.warning("running as root: start as another user, who needs only to read the application")
 
 
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what applications have left in the loop, and let it end in order for a moment."""
+def _close(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+    """Unwind what still runs, cancel what is left in the loop, and give both a moment to end in order."""
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, _already_stopping)  # a further signal changes nothing any more
+    loop.run_until_complete(worker.unwind_all("the server stops at once; unwound"))
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_SECONDS))
     loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _already_stopping() -> None:
+    """A signal handler that does nothing."""
 
 
 def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[ListeningSocket]) -> int:
@@ -113,6 +122,8 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
 
     def stop(signal_number: int) -> None:
         nonlocal signals
+        if signal_number == signal.SIGHUP and signals:
+            return  # systemd sends it right behind SIGTERM (SendSIGHUP): that is no second order
         signals += 1
         if signals == 1:
             stopping.set_result(signal_number)
@@ -122,7 +133,6 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
         else:
             loop.stop()
 
-    # SIGHUP too: with no master there is nobody to reload, and a closed terminal is a wish to end.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)
     loop.add_signal_handler(signal.SIGQUIT, loop.stop)
@@ -141,7 +151,7 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
     _announce(worker.config, sockets)  # not before a signal would be answered: who waits for these lines may send one
     loop.run_forever()
     task.cancel()
-    _close(loop)
+    _close(worker, loop)
     sys.stdout.flush()
     logger.info("stopped after %d requests", worker.requests)
     return 0

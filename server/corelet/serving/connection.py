@@ -153,9 +153,13 @@ class Connection:
         try:
             self._watch(OUT | PEER_CLOSED)
             hub.wait(core, hub.loop.time() + seconds, late)
+        except ClientDisconnected:
+            self.write_errors = 1
+            raise
         finally:
             self.wanted = 0
         if self.gone:
+            self.write_errors = 1
             raise ClientDisconnected("the client has closed the connection while the reply was sent")
 
     def _lost(self, error: OSError) -> ClientDisconnected:

@@ -49,6 +49,9 @@ _set_running_loop = asyncio._set_running_loop
 _get_running_loop = asyncio._get_running_loop
 
 
+RETIRED: Any = object()  # the last thing that a core is given
+
+
 class Job(Protocol):
     """What a core runs: one request of one connection."""
 
@@ -112,18 +115,23 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.kept: deque[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] | None = None
 
     def run(self, job: Job | None) -> None:
-        """The core's life: a job, then the hub; None ends it."""
+        """The core's life: a job, then the hub; RETIRED ends it.
+
+        Anything else that comes in is no order of the hub's: a child greenlet of an earlier request has ended late, and
+        its end falls through to its parent. It is sent on to the hub.
+        """
         hub = self.hub
         to_hub = hub.greenlet.switch
-        while job is not None:
-            try:
-                job.serve(self)
-            except BaseException:
-                logger.critical("core %d: the server itself failed", self.number, exc_info=True)
-                job.abandon()
-            self.job = None
-            if hub.running is not self:  # a child greenlet, resumed by the application, brought us here past the hub
-                hub.loop.call_soon(hub._release, self, job)
+        while job is not RETIRED:
+            if job is not None and job is self.job:
+                try:
+                    job.serve(self)
+                except BaseException:  # a bug of ours; a core must not die with a request in its hands
+                    logger.critical("core %d: the server itself failed", self.number, exc_info=True)
+                    job.abandon()
+                self.job = None
+                if hub.running is not self:  # a child greenlet, resumed by the application, brought us past the hub
+                    hub.loop.call_soon(hub._release, self, job)
             job = None
             job = to_hub()
 
@@ -189,7 +197,7 @@ class Hub:
     def take(self) -> Core:
         """Take a free core. One that is still known to somebody is replaced: see the rules above."""
         core = self.idle.pop()
-        if sys.getrefcount(core) > self._idle_references:
+        if sys.getrefcount(core) > self._idle_references or core.dead:
             core = self._replace(core)
         return core
 
@@ -249,7 +257,8 @@ class Hub:
     def _calibrate(self) -> None:
         """Learn the reference count of a core that nobody but the hub knows, with one that has run already."""
         core = self.running = self.idle[-1]
-        _raw_switch(core, _Nothing())
+        core.job = job = _Nothing()
+        _raw_switch(core, job)
         self.running = None
         core = self.idle.pop()
         self._idle_references = sys.getrefcount(core)
@@ -260,7 +269,7 @@ class Hub:
         fresh.requests = core.requests
         self.cores[core.number] = fresh
         self.retired += 1
-        _raw_switch(core, None)  # its run() returns: it is dead from here on
+        _raw_switch(core, RETIRED)  # its run() returns: it is dead from here on
         return fresh
 
     # -- suspension -----------------------------------------------------------------------------------------------

@@ -131,12 +131,16 @@ class Worker:
         while self.hub.queue:
             waiting: Any = self.hub.queue.popleft()[0]
             waiting.refuse(503, "the server stops, and no core was free until then")
+        return await self.unwind_all("reload-mercy is over; unwound")
+
+    async def unwind_all(self, why: str) -> bool:
+        """Unwind every suspended core, so that its `finally` blocks run. True when there was none."""
         suspended = [core for core in self.hub.busy() if core.since]
         for core in suspended:
-            error = HarakiriError("the server stops")
-            self.loop.call_soon(self.hub.unwind, core, error, "reload-mercy is over; unwound")
+            # By a plain callback: a core is never entered from a task's own step.
+            self.loop.call_soon(self.hub.unwind, core, HarakiriError("the server stops"), why)
         if suspended:
-            await asyncio.sleep(0)  # let their `finally` blocks run
+            await asyncio.sleep(0)
             await asyncio.sleep(0)
         return not suspended
 
