@@ -11,6 +11,8 @@ more, most of it for a getsockname() in its constructor (measured), so one is ma
 from __future__ import annotations
 
 import _socket
+import contextlib
+import logging
 import os
 import re
 import socket
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from corelet.serving.worker import Worker
 
 PEEK = socket.MSG_PEEK
+logger = logging.getLogger("corelet.connection")
+
 READ_BYTES = 65536
 SENDFILE_BYTES = 1 << 20  # per call, so that a fast reader of a large file does not keep the loop from the others
 SMALL_FILE_BYTES = 16384  # up to here a read and one send cost less than two more system calls
@@ -119,7 +123,10 @@ class Connection:
     def send_file(self, head: bytes, descriptor: int, offset: int, count: int) -> None:
         """Send the head, then a part of a file by sendfile(2). A file that shrank meanwhile ends the reply short."""
         if count <= SMALL_FILE_BYTES:
-            self.send(head + os.pread(descriptor, count, offset))
+            data = os.pread(descriptor, count, offset)
+            if len(data) < count:
+                raise OSError(f"the file ended {count - len(data)} bytes before the length that it had a moment ago")
+            self.send_last(head + data)
             return
         self.send(head)
         while count > 0:
@@ -334,7 +341,9 @@ class Connection:
         """End a reply that is not complete so that the peer can tell: a plain close is a complete reply to nginx."""
         if not self.closed:
             if self.family != socket.AF_UNIX:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                # An application may have closed a descriptor that is not its own: there is nothing left to reset.
+                with contextlib.suppress(OSError):
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             # On a unix socket the request's last bytes are still unread (see UwsgiConnection): closing now resets.
             self.close()
 
@@ -347,10 +356,13 @@ class Connection:
         if self.mask:
             self.worker.poller.forget(self.fd)
             self.worker.forget(self)
-        if self._sock is None:
-            os.close(self.fd)
-        else:
-            self._sock.close()
+        try:
+            if self._sock is None:
+                os.close(self.fd)
+            else:
+                self._sock.close()
+        except OSError as error:
+            logger.error("descriptor %d of a connection was closed by somebody else: %s", self.fd, error.strerror)
         self.fd = -1  # whoever still holds this connection must not reach the next one that gets the number
         worker = self.worker
         worker.connections -= 1

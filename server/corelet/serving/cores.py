@@ -209,7 +209,7 @@ class Hub:
         core.switches = 1
         if self.harakiri_seconds:
             core.harakiri_at = self.loop.time() + self.harakiri_seconds
-        self.running = core
+        self.running = core  # nothing below raises: Core.run keeps what the application does to itself
         if self._hidden:
             _raw_switch(core, job)
             self._tidy(core)

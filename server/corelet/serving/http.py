@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, RequestRefused
@@ -20,7 +21,7 @@ from corelet.serving.connection import READ_BYTES, Connection
 from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
 from corelet.serving.overdue import NEVER
-from corelet.serving.poller import IN, LOST, PEER_CLOSED
+from corelet.serving.poller import IN, LOST, PEER_CLOSED, TURN_SECONDS
 from corelet.wire.chunked import ChunkedDecoder
 from corelet.wire.http1 import HeadParser
 from corelet.wire.reply import SERVER, http_date, refusal
@@ -77,6 +78,7 @@ class HttpConnection(Connection):
         try:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
+            self._ahead = False
             if not self._served and not self._head_began:
                 self.worker.heads.add(self, self.worker.loop.time())
             self._watch(IN | PEER_CLOSED)
@@ -97,10 +99,14 @@ class HttpConnection(Connection):
         if self._advancing:
             return
         self._advancing = True
+        turn_ends = monotonic() + TURN_SECONDS
         try:
             while self._buffer and self._request is None and not self.closed and not self.lingering:
                 if not self._next_head():
                     break
+                if monotonic() > turn_ends:
+                    self.worker.loop.call_soon(self._advance)  # others want a turn too
+                    return
         finally:
             self._advancing = False
         if self._request is None and not self.closed and not self.lingering:

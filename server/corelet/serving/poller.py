@@ -10,6 +10,7 @@ noticed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import select
 from time import monotonic
@@ -65,7 +66,8 @@ class Poller:
         """To be called before the descriptor is closed: a stale registration would swallow its successor's events."""
         self._events.pop(descriptor, None)
         if self._watched.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+            with contextlib.suppress(OSError):  # closed by somebody else: the kernel has unregistered it
+                self._epoll.unregister(descriptor)
 
     def close(self) -> None:
         """Leave the loop."""

@@ -136,7 +136,7 @@ class Response:
         size = len(body)
         head = self._open(size)
         if self.bodyless:
-            self._writer.send(head)
+            self._writer.send_last(head)
         else:
             if self.length is not None and self.length < size:
                 body = self._limited(body)
@@ -169,7 +169,7 @@ class Response:
             count = min(count, self.length)
         head = self._open(count)
         if self.bodyless:
-            self._writer.send(head)
+            self._writer.send_last(head)
         else:
             self._writer.send_file(head, descriptor, offset, count)
             self.body_bytes = count
@@ -180,7 +180,7 @@ class Response:
     def end(self) -> None:
         """The iterable is exhausted. Raises ResponseError when the promised length was not reached."""
         if not self.head_sent:
-            self._writer.send(self._open(0))
+            self._writer.send_last(self._open(0))
         elif self.chunked and not self.bodyless:
             self._writer.send(b"0\r\n\r\n")
         self._check_length()
