@@ -212,7 +212,8 @@ class Hub:
         self.running = core  # nothing below raises: Core.run keeps what the application does to itself
         if self._hidden:
             _raw_switch(core, job)
-            self._tidy(core)
+            if _get_running_loop() is not None or self._thread_loop._loop is not self.loop:
+                self._tidy(core)
         else:
             self.hide()
             try:

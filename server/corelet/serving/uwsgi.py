@@ -119,7 +119,8 @@ class UwsgiConnection(Connection):
         self._request = request
         self._var_bytes = size
         length = request.body_length
-        self._surplus = len(data) > end + length
+        if len(data) > end + length:
+            self._surplus = True
         if length:
             limit = worker.limits.max_body_bytes
             if limit and length > limit:
