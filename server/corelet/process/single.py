@@ -14,7 +14,6 @@ import platform
 import resource
 import signal
 import sys
-from collections.abc import Callable
 
 from corelet import __version__
 from corelet.base import accesslog, logs
@@ -29,6 +28,7 @@ logger = logging.getLogger("corelet")
 
 # SIGHUP too: with no master there is nobody to reload, and a closed terminal is a wish to end.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+FLUSH_SECONDS = 0.02  # how long an access line may wait for others
 CLOSE_SECONDS = 2.0  # for tasks that answer their cancellation with more work
 
 
@@ -44,9 +44,14 @@ def serve(config: Config) -> int:
         if config.asyncio_compat:
             compat.install()
         applications = load_applications(config)
-        worker = Worker(config, loop, access_log=_access_log(config, file, loop))
+        access_log = None if config.disable_logging else AccessLog(config, file, loop)
+        worker = Worker(config, loop, access_log=access_log)
         worker.serve(applications, [(sock, sock.address) for sock in sockets])
-        return _run(worker, loop, sockets)
+        code = _run(worker, loop, sockets)
+        if access_log is not None:
+            access_log.flush()
+        logger.info("stopped after %d requests", worker.requests)
+        return code
     finally:
         for sock in sockets:
             sock.retire(config.vacuum)
@@ -62,29 +67,25 @@ def raise_descriptor_limit() -> None:
             logger.info("the limit of open files stays at %d: %s", soft, error)
 
 
-def _access_log(
-    config: Config, file: logs.LogFile, loop: asyncio.AbstractEventLoop
-) -> Callable[[Outcome], None] | None:
-    """Lines are gathered while the loop is busy, and written in one call at its next turn."""
-    if config.disable_logging:
-        return None
-    line = accesslog.compile_format(config.log_format, config.log_x_forwarded_for)
-    writer = logs.LogWriter(file)
-    scheduled = False
+class AccessLog:
+    """Access lines, gathered for a moment and written in one call: a write for each would be a tenth of the request."""
 
-    def flush() -> None:
-        nonlocal scheduled
-        scheduled = False
-        writer.flush()
+    def __init__(self, config: Config, file: logs.LogFile, loop: asyncio.AbstractEventLoop) -> None:
+        self._line = accesslog.compile_format(config.log_format, config.log_x_forwarded_for)
+        self._writer = logs.LogWriter(file)
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
 
-    def log(outcome: Outcome) -> None:
-        nonlocal scheduled
-        writer.write(line(outcome))
-        if not scheduled:
-            scheduled = True
-            loop.call_soon(flush)
+    def __call__(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+        self._writer.write(self._line(outcome))
+        if self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self.flush)
 
-    return log
+    def flush(self) -> None:
+        """Write what has gathered."""
+        self._timer = None
+        self._writer.flush()
 
 
 def _announce(config: Config, sockets: list[ListeningSocket]) -> None:
@@ -153,5 +154,4 @@ def _run(worker: Worker, loop: asyncio.AbstractEventLoop, sockets: list[Listenin
     task.cancel()
     _close(worker, loop)
     sys.stdout.flush()
-    logger.info("stopped after %d requests", worker.requests)
     return 0
