@@ -17,6 +17,7 @@ import os
 import re
 import socket
 import struct
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from corelet.base.errors import BodyError, ClientDisconnected, Unwind
@@ -48,7 +49,7 @@ class Discarded(Unwind):
     """What was to be sent is not wanted any more: the request is being unwound. None of it has gone out."""
 
 
-class Connection:
+class Connection(ABC):
     """One accepted socket. Life: made by the listener; `serve`d by cores; closed by `close`, `cut` or `linger`."""
 
     # What a connection begins with stands on the class: most of them live for one request and change little of it.
@@ -256,9 +257,9 @@ class Connection:
         """The peer will send no more. On a uwsgi socket that means that it has gone."""
         self.gone = True
 
+    @abstractmethod
     def readable(self, mask: int) -> None:
         """The connection waits for a request, or lingers."""
-        raise NotImplementedError
 
     def timeout(self) -> float:
         """The longest silence of the peer, in seconds."""
@@ -275,21 +276,21 @@ class Connection:
             return f"{self.address[0]}:{self.address[1]}"
         return "a unix socket's peer"
 
+    @abstractmethod
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves and close."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expire(self) -> None:
         """A deadline of the connection has passed, of its head or between two requests."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """The connection has just been accepted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve(self, core: Core) -> None:
         """Run the request, in the core."""
-        raise NotImplementedError
 
     def enqueued(self) -> None:
         """The request waits for a core: notice whether the peer waits with it."""
@@ -305,7 +306,7 @@ class Connection:
         else:
             self._watch(PEER_CLOSED)
 
-    def released(self) -> None:
+    def released(self) -> None:  # noqa: B027 - a connection of one request has nothing to go on with
         """In the hub: the request is over and its core free."""
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -374,16 +375,16 @@ class Connection:
         self.gone = True
         self.cut()
 
-    def last_reply(self) -> None:
+    def last_reply(self) -> None:  # noqa: B027 - a connection of one request has no other
         """The reply that follows is the connection's last one."""
 
     def title(self) -> str:
         """Return the request in two words."""
         return "no request yet"
 
+    @abstractmethod
     def head_end(self, response: Response, length: int | None) -> str:
         """See wsgi.response.Writer."""
-        raise NotImplementedError
 
 
 def _wake(hub: Any, core: Core, serial: int) -> None:
