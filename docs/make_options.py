@@ -29,9 +29,28 @@ Names and forms are those of uWSGI's command line:
     --flag              --flag=false        --some_option          underscores are dashes
     -s :3031            -s:3031             -ML                    letters, flags in a cluster
     --chmod-socket      --chmod-socket=660  --chmod-socket 660     an optional value
+    --ini app.ini       app.ini             app.ini:production     the options of a file, or of its section
 
 An option given twice has its last value; one marked *repeatable* gathers them. An unknown option is an error that
-names the nearest one. Configuration files and environment variables are not read in this version.
+names the nearest one. `UWSGI_*` variables are not read in this version.
+
+An ini file has the same options without dashes, in a section `[uwsgi]` or `[corelet]` or in the one that is named:
+
+    [uwsgi]
+    ; a comment has a line of its own
+    base = /srv/app
+    chdir = %(base)
+    module = site.wsgi:application
+    http-socket = :$(PORT)
+    master
+    vacuum = true
+    env = A=1
+    env = B=100%%
+
+A key alone is a flag. `%(base)` is the value of a key above, which may be one of your own; `$(PORT)` is a variable of
+the environment, `%%` a percent sign. The options count in the place where the file is named, so one that is written
+after the file overrides it. A reload reads the files again. uWSGI's other placeholders (`%d`, `%n`, …), conditions,
+loops, includes and files of other formats are errors in this version, and never ignored.
 
 Addresses are `host:port`, `:port` (every IPv4 address), `[::1]:port`, `/path/app.sock`, and `@name` for an abstract
 unix socket. Times are seconds and may have a fraction.

@@ -23,8 +23,10 @@ FENCES = {
 CALLS = {
     "print": ("server/corelet/cli.py",),
     "sys.exit": ("server/corelet/cli.py",),
-    "os.fork": (),
-    "signal.signal": (),
+    "os.fork": ("server/corelet/process/forking.py",),
+    "signal.signal": ("server/corelet/process/signals.py",),
+    "subprocess.Popen": (),
+    "subprocess.run": (),
 }
 
 

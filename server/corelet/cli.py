@@ -1,8 +1,11 @@
-"""The command `corelet`: from the words of a command line to a running server, and to an exit code.
+"""The command `corelet`: from the words of a command line to a running server, or an order for one, and an exit code.
+
+    corelet [options]              serve; or with --stop, --reload, --no-server, --show-config, --help what these say
+    corelet control PLACE ORDER    tell a running server something, through its pid file or its fifo
 
 The only module that prints and the only one that exits. What an operator did wrong is said in lines that begin with
-`corelet: error:` and end with what to do, never with a traceback of ours; a traceback of the application follows its
-error as it is.
+`corelet: error:` and end with what to do, never with a traceback of ours; a traceback of the application goes before
+its error as it is. What serving needs is imported only to serve: --help, mistakes and orders answer at once.
 """
 
 # ruff: noqa: T201 - the one module that prints
@@ -10,10 +13,13 @@ error as it is.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TextIO
 
 from corelet import __version__
@@ -23,11 +29,32 @@ from corelet.base.errors import ConfigError, LoadError, OperatorError
 from corelet.base.option import Kind, Option, Verdict
 
 USAGE = """\
-Usage: corelet [options]
+Usage: corelet [options] [FILE.ini[:SECTION]]
+       corelet control PLACE ORDER              tell a running server; corelet control --help
 
   corelet --asyncio 10 --http-socket :9090 --greenlet --wsgi-file app.py
   corelet --socket 127.0.0.1:3031 --wsgi-file app.py            behind nginx: uwsgi_pass 127.0.0.1:3031;
   corelet --socket /run/app.sock --chmod-socket=660 --module project.wsgi:application
+  corelet app.ini --processes 4                                 options of a file, and others
+"""
+
+FAILED_EXIT_CODE = 70  # EX_SOFTWARE (sysexits.h)
+
+EXIT_CODES = f"""
+Exit codes
+
+  0    an ordered stop, or what was asked for is done
+  1    the configuration, a socket or privileges
+  22   the application cannot be loaded
+  {FAILED_EXIT_CODE}   the server itself failed
+"""
+
+CONTROL_USAGE = """\
+Usage: corelet control PLACE ORDER
+
+PLACE is what a running server has made: its pid file (pidfile = FILE), through which signals are sent, or its fifo
+(master-fifo = FILE), which takes every order. ORDER is one of:
+
 """
 
 HELP_COLUMN = 38
@@ -35,51 +62,118 @@ HELP_WIDTH = 118
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as a shell reports it
 
+# Sockets that come without an option: from systemd, or from the master that this program takes over from.
+PASSED_SOCKETS = ("LISTEN_FDS", "CORELET_HANDOVER")
+
+Serve = Callable[[Config, Callable[[], Resolved]], int]
+"""What runs a configured server until it ends, and returns the exit code; it calls the second to read words and files
+again."""
+
 
 def run() -> None:
     """The console script: run the command line of this process and exit with its code."""
     sys.exit(main(sys.argv[1:]))
 
 
-def main(words: Sequence[str], serve: Callable[[Config], int] | None = None) -> int:
+def main(words: Sequence[str], serve: Serve | None = None) -> int:
     """Do what the command line (without the program's name) asks for, and return the exit code.
 
-    `serve` is what runs a configured server until it ends; None takes corelet.process.single.
+    `serve` is what runs a configured server; None takes corelet.process.start.
     """
     try:
-        resolved = configure(words)
-        config = resolved.config
-        if config.help:
-            print(help_text(), end="")
-            return 0
-        if config.version:
-            print(version_text())
-            return 0
-        if config.show_config:
-            print(config_text(resolved), end="")
-            if not _listens(config):
-                return 0
-        if not _listens(config):
-            raise ConfigError("no socket is named: give --http-socket :9090, or --socket 127.0.0.1:3031 for nginx")
-        for note in resolved.notes:
-            print(f"corelet: note: {note}", file=sys.stderr)
-        return (serve or _server())(config)
+        return control(words[1:]) if words and words[0] == "control" else _start(words, serve)
     except OperatorError as error:
         _complain(error, sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE
+    except Exception as error:  # noqa: BLE001 - the outermost border: what nobody expected has an exit code too
+        traceback.print_exc()
+        print(f"corelet: error: the server itself failed: {error!r}; please report the lines above", file=sys.stderr)
+        return FAILED_EXIT_CODE
+
+
+def _start(words: Sequence[str], serve: Serve | None) -> int:
+    # Remembered as they are now: an application that is loaded into the master may change both, and the words and the
+    # files mean at a reload what they meant at the start.
+    reconfigure = partial(configure, tuple(words), folder=_folder(), environ=dict(os.environ))
+    resolved = reconfigure()
+    config = resolved.config
+    if _answered(resolved):
+        return 0
+    if not (config.no_server or _listens(config)):
+        raise ConfigError("no socket is named: give --http-socket :9090, or --socket 127.0.0.1:3031 for nginx")
+    for note in resolved.notes:
+        print(f"corelet: note: {note}", file=sys.stderr)
+    if config.no_server:
+        return _try_out(config)
+    return (serve or _server())(config, reconfigure)
+
+
+def _answered(resolved: Resolved) -> bool:
+    """Do what needs no server of ours; return whether that was all that is asked for."""
+    config = resolved.config
+    if config.help:
+        print(help_text(), end="")
+        return True
+    if config.version:
+        print(version_text())
+        return True
+    if config.show_config:
+        print(config_text(resolved), end="")
+    if config.stop is not None or config.reload is not None:
+        from corelet.process import orders  # noqa: PLC0415
+
+        if orders.is_order(config):
+            print("\n".join(orders.carry_out(config)))
+            return True
+    return config.show_config and not (config.no_server or _listens(config))
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed: absolute names can still be meant
+        return ""
 
 
 def _listens(config: Config) -> bool:
-    return bool(config.socket or config.uwsgi_socket or config.http_socket)
+    named = config.socket or config.uwsgi_socket or config.http_socket
+    return bool(named or any(os.environ.get(variable) for variable in PASSED_SOCKETS))
 
 
-def _server() -> Callable[[Config], int]:
-    # Here and not above: --help and mistakes answer at once, without an event loop, greenlets or an HTTP parser.
-    from corelet.process.single import serve  # noqa: PLC0415
+def _server() -> Serve:
+    from corelet.process.start import serve  # noqa: PLC0415
 
     return serve
+
+
+def _try_out(config: Config) -> int:
+    """--no-server: import what serving needs, and make a loop. Nothing is bound, nothing of the application loaded."""
+    try:
+        from corelet.process import master, single, start  # noqa: F401, PLC0415
+        from corelet.serving.worker import make_loop  # noqa: PLC0415
+    except ImportError as error:
+        raise OperatorError(f"{error}; install corelet again: pip install --force-reinstall corelet") from error
+    make_loop(config).close()
+    if not _listens(config):
+        print("corelet: note: no socket is named, so only systemd's socket activation can start this", file=sys.stderr)
+    print(f"corelet {__version__}: the configuration is good")
+    return 0
+
+
+def control(words: Sequence[str]) -> int:
+    """`corelet control PLACE ORDER`: give a running server an order."""
+    from corelet.process import orders  # noqa: PLC0415
+
+    if {"-h", "--help"} & set(words):
+        print(CONTROL_USAGE + orders.help_text(), end="")
+        return 0
+    if len(words) != 2:
+        given = " ".join(words) or "nothing"
+        raise OperatorError(f"control: expected PLACE ORDER; got {given}; corelet control --help tells what they are")
+    print(orders.give(*words))
+    return 0
 
 
 def _complain(error: OperatorError, stream: TextIO) -> None:
@@ -101,7 +195,7 @@ def version_text() -> str:
 
 
 def help_text() -> str:
-    """The usage and every option of the table, in its groups."""
+    """The usage, every option of the table in its groups, and the exit codes."""
     lines = [USAGE]
     group = ""
     for row in OPTIONS:
@@ -109,7 +203,7 @@ def help_text() -> str:
             group = row.group
             lines.append(f"\n{group}\n")
         lines.append(_help_of(row))
-    return "".join(lines)
+    return "".join([*lines, EXIT_CODES])
 
 
 def _help_of(row: Option) -> str:

@@ -40,6 +40,13 @@ def test_an_abstract_socket_has_a_name(text, name):
     assert parse(text) == Address("abstract", path=name, protocol="uwsgi", label=text)
 
 
+@pytest.mark.parametrize(("text", "number"), [("fd://3", 3), (" fd://0", 0), ("fd://2147483647", 2147483647)])
+def test_an_open_descriptor_has_a_number(text, number):
+    address = parse(text, "http", no_look_up)
+    assert address == Address("fd", protocol="http", label=text.strip(), descriptor=number)
+    assert (address.is_tcp, address.is_exposed) == (False, False)
+
+
 def test_a_host_name_is_looked_up_once_and_the_first_answer_holds():
     assert parse("app.test:80", look_up=lambda host: {"app.test": ["10.0.0.7", "::1"]}[host]).host == "10.0.0.7"
     assert parse("six.test:80", look_up=lambda host: ["fd00::1"]).kind == "tcp6"
@@ -79,7 +86,13 @@ def test_a_name_that_cannot_be_resolved_is_named():
         ("[::zz]:80", "::zz is no IPv6 address"),
         ("[]:80", "nothing is no IPv6 address"),
         ("192.168.*:80", "patterns of addresses are not read; write :80"),
-        ("fd://3", "descriptors and URLs are not addresses in this version"),
+        ("tcp://127.0.0.1:80", "a URL is no address; write host:port, a path, or fd://3 for an open descriptor"),
+        ("http://:80", "a URL is no address"),
+        ("fd://", "a descriptor is a number, such as fd://3; got nothing"),
+        ("fd://-1", "a descriptor is a number, such as fd://3; got -1"),
+        ("fd://٣", "a descriptor is a number"),
+        ("fd://2147483648", "a descriptor is a number"),
+        ("fd://" + "9" * 5000, "a descriptor is a number"),
         ("@", "an abstract socket needs a name"),
         ("/a\nb", "holds a control character"),
         ("/" + "x" * 107, "a unix socket's path has at most 107 bytes, this one 108"),

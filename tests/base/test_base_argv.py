@@ -163,10 +163,10 @@ def test_a_mode_is_octal(text):
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
-        ("uwsgi.ini", "uwsgi.ini: this version reads no configuration files; give its options here as --key=value"),
+        ("uwsgi.yml", "uwsgi.yml: this version reads no configuration files; give its options here as --key=value"),
         (
-            "app.ini:prod",
-            "app.ini:prod: this version reads no configuration files; give its options here as --key=value",
+            "app.json:prod",
+            "app.json:prod: this version reads no configuration files; give its options here as --key=value",
         ),
         ("app.py", "'app.py' stands alone; write --wsgi-file app.py"),
         ("site.wsgi", "'site.wsgi' stands alone; write --wsgi-file site.wsgi"),
@@ -184,9 +184,9 @@ def test_a_word_that_stands_alone_is_answered_with_what_to_write(word, hint):
 
 
 def test_all_mistakes_of_a_line_are_reported_at_once():
-    assert problems("--asynco 10 --listen many --socket --master app.ini --http-socket :x -p4x") == [
+    assert problems("--asynco 10 --listen many --socket --master app.xml --http-socket :x -p4x") == [
         "--asynco is no option of corelet; did you mean --asyncio?",
-        "app.ini: this version reads no configuration files; give its options here as --key=value",
+        "app.xml: this version reads no configuration files; give its options here as --key=value",
         "--listen: expected a whole number, 1 or more; got 'many'",
         "--socket: needs a value (ADDRESS); none came",
         "-p: expected a whole number, 1 or more; got '4x'",
@@ -202,3 +202,58 @@ def test_reading_keeps_the_order_and_the_origin_of_every_mention():
         ("master", None, "-M"),
         ("async", "3", "--async"),
     ]
+
+
+# ---- ini files ----
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "app.ini").write_text("[uwsgi]\nlisten = 5\nsocket = :2\n[prod]\nlisten = $(BACKLOG)\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [["app.ini"], ["--ini", "app.ini"], ["--ini=app.ini:uwsgi"], ["app.ini:uwsgi"]])
+def test_an_ini_file_is_named_with_or_without_its_option(folder, words):
+    resolved = configure(words, folder=str(folder))
+    assert (resolved.config.listen, resolved.config.socket) == (5, (":2",))
+    assert resolved.config.ini == (words[-1].removeprefix("--ini="),)
+    assert resolved.origins["listen"] == "app.ini:2: listen"
+
+
+def test_values_of_words_and_files_hold_in_the_order_in_which_they_stand(folder):
+    before = configure(["-s", ":1", "--listen", "9", "app.ini", "-s:3"], folder=str(folder)).config
+    assert (before.listen, before.socket) == (5, (":1", ":2", ":3"))
+    after = configure(["app.ini", "--listen", "9"], folder=str(folder)).config
+    assert after.listen == 9
+    both = configure(["app.ini", "app.ini:prod"], folder=str(folder), environ={"BACKLOG": "7"}).config
+    assert (both.listen, both.ini) == (7, ("app.ini", "app.ini:prod"))
+
+
+def test_an_ini_file_is_read_again_at_each_call(folder):
+    words = ["app.ini"]
+    assert configure(words, folder=str(folder)).config.listen == 5
+    (folder / "app.ini").write_text("[uwsgi]\nlisten = 6\n")
+    assert configure(words, folder=str(folder)).config.listen == 6
+
+
+def test_mistakes_of_words_and_files_are_reported_together(folder):
+    (folder / "bad.ini").write_text("[uwsgi]\nvacum = 1\nlisten = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        configure(["--asynco", "1", "bad.ini", "no.ini", "--ini", "-p", "x"], folder=str(folder))
+    assert str(caught.value).splitlines() == [
+        "--asynco is no option of corelet; did you mean --asyncio?",
+        "bad.ini:2: vacum is no option of corelet; did you mean vacuum?",
+        f"no.ini: No such file or directory; it is looked for in {folder}",
+        "bad.ini:3: listen: expected a whole number, 1 or more; got 0",
+        "--ini: needs a value (FILE[:SECTION]); none came",
+        "-p: expected a whole number, 1 or more; got 'x'",
+    ]
+
+
+def test_notes_of_files_come_before_those_of_values(folder):
+    (folder / "app.ini").write_text("[uwsgi]\nthreads = 2 ; two\n")
+    assert configure(["app.ini"], folder=str(folder)).notes == (
+        "app.ini:2: '; two' is read as a comment; uWSGI takes it into the value",
+        "threads 2: requests run on cores; asyncio N sets how many at once",
+    )

@@ -31,8 +31,8 @@ def test_every_option_says_what_it_does_and_belongs_to_a_group():
 
 def test_every_accepted_option_says_why_it_has_no_effect():
     assert {row.name for row in OPTIONS if row.verdict is Verdict.ACCEPTED} == {
-        "greenlet", "lazy-apps", "single-interpreter", "processes", "master", "threads", "enable-threads",
-        "thunder-lock", "plugins", "die-on-term", "strict",
+        "greenlet", "lazy-apps", "single-interpreter", "threads", "enable-threads", "thunder-lock", "plugins",
+        "die-on-term", "strict", "no-orphans", "py-call-osafterfork", "exit-on-reload",
     }  # fmt: skip
     assert all(row.why for row in OPTIONS if row.verdict is Verdict.ACCEPTED)
 
@@ -114,7 +114,6 @@ def test_http_keepalive_is_a_time_a_bare_flag_or_uwsgis_one():
 @pytest.mark.parametrize(
     ("line", "note"),
     [
-        ("--processes 4", "processes 4: one worker is started in this version"),
         ("--threads 2", "threads 2: requests run on cores; asyncio N sets how many at once"),
         ("--loop gevent", "loop gevent: corelet runs on asyncio or uvloop; asyncio is used"),
         (

@@ -4,6 +4,7 @@
     [::1]:9090        one IPv6 address            [::]:80    every IPv6 address
     localhost:8080    resolved once, here         app.sock   a unix socket, relative to the folder of the start
     /run/app.sock     a unix socket               @name      an abstract unix socket (Linux); also \\0name
+    fd://3            a descriptor that listens already, opened by whoever starts us
 
 Reading is strict where uWSGI is lenient: there, `--http-socket 9090` makes a unix socket of that name and a port of
 99999 wraps around. It opens nothing; the only thing it asks of the machine is what a host name stands for.
@@ -21,12 +22,15 @@ from corelet.base.errors import ConfigError
 # sockaddr_un.sun_path is 108 bytes on Linux, the terminating NUL included (unix(7)).
 MAX_UNIX_PATH_BYTES = 107
 
+MAX_DESCRIPTOR = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. `kind` is tcp4, tcp6, unix or abstract; `protocol` is uwsgi or http.
+    """Where to listen. `kind` is tcp4, tcp6, unix, abstract or fd; `protocol` is uwsgi or http.
 
     `host` (numeric) and `port` belong to TCP, `path` to unix sockets (abstract: the name without its leading NUL);
+    `descriptor` is the number of an fd:// address, and stays with it when the kind of its socket has become known;
     `label` is the address as the operator wrote it, for messages.
     """
 
@@ -36,6 +40,7 @@ class Address:
     path: str = ""
     protocol: str = "uwsgi"
     label: str = ""
+    descriptor: int | None = None
 
     @property
     def is_tcp(self) -> bool:
@@ -70,8 +75,10 @@ def parse(text: str, protocol: str = "uwsgi", look_up: Callable[[str], list[str]
         raise ConfigError(f"{label!r} holds a control character")
     if label[0] == "@" or label.startswith("\\0"):
         return _abstract(label, protocol)
+    if label.startswith("fd://"):
+        return _descriptor(label, protocol)
     if "://" in label:
-        raise ConfigError(f"{label}: descriptors and URLs are not addresses in this version; write host:port or a path")
+        raise ConfigError(f"{label}: a URL is no address; write host:port, a path, or fd://3 for an open descriptor")
     if label[0] in "/.":
         return _unix(label, protocol)
     if label[0] == "[":
@@ -89,6 +96,13 @@ def _abstract(label: str, protocol: str) -> Address:
     if len(name.encode("utf-8", "surrogateescape")) > MAX_UNIX_PATH_BYTES:
         raise ConfigError(f"{label}: the name is longer than the {MAX_UNIX_PATH_BYTES} bytes that the system allows")
     return Address("abstract", path=name, protocol=protocol, label=label)
+
+
+def _descriptor(label: str, protocol: str) -> Address:
+    digits = label.removeprefix("fd://")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 10 or int(digits) > MAX_DESCRIPTOR:
+        raise ConfigError(f"{label}: a descriptor is a number, such as fd://3; got {digits or 'nothing'}")
+    return Address("fd", protocol=protocol, label=label, descriptor=int(digits))
 
 
 def _unix(label: str, protocol: str) -> Address:

@@ -3,28 +3,54 @@
     --option value   --option=value   --flag   --flag=false   --wsgi-fil app.py (a unique prefix)   --enable_threads
     -s :3031   -s:3031   -p4   -ML (a cluster of flags)   -MLp4
     --chmod-socket   --chmod-socket=660   --chmod-socket 660 (an optional value)
+    --ini app.ini    app.ini   app.ini:production (the options of a file, in the place where it is named)
 
 Not argparse: it cannot take `--chmod-socket 660` and `--chmod-socket` alone without also eating a following word, it
 stops at the first mistake, and its prefix rule differs. All mistakes of a line are reported at once.
 
-A pure function of the words: the values themselves are read later, by `config.resolve`.
+`read` is a pure function of the words: the values themselves are read later, by `config.resolve`. `configure` does all
+of it, with the files that the words name, and is called again for a reload.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
+from corelet.base import ini
 from corelet.base.config import OPTIONS, Mention, Resolved, resolve
+from corelet.base.errors import ConfigError
 from corelet.base.option import FALSE_WORDS, TRUE_WORDS, Kind, Option
 
-_FILE_ENDINGS = (".ini", ".yml", ".yaml", ".json", ".xml", ".toml")
+_OTHER_FILE_ENDINGS = (".yml", ".yaml", ".json", ".xml", ".toml")
 
 
-def configure(words: Sequence[str]) -> Resolved:
-    """What a command line, without the program's name, asks for. Raises ConfigError with all its mistakes."""
+def configure(words: Sequence[str], *, folder: str = "", environ: Mapping[str, str] = os.environ) -> Resolved:
+    """What a command line, without the program's name, and the files that it names ask for.
+
+    The files are read at each call, so a reload calls this again; by then the process may have gone to another folder
+    (chdir) and the application may have changed os.environ: `folder` is where relative names begin, `environ` what
+    `$(NAME)` in a file means. Raises ConfigError with all mistakes of the words and of the files.
+    """
     mentions, problems = read(words)
-    return resolve(mentions, problems)
+    everything: list[Mention] = []
+    notes: list[str] = []
+    for mention in mentions:
+        everything.append(mention)
+        if mention.option.field != "ini" or not mention.text:
+            continue
+        try:
+            found = ini.load(mention.text, folder=folder, environ=environ)
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        everything += found.mentions
+        problems += found.problems
+        notes += found.notes
+    resolved = resolve(everything, problems)
+    return dataclasses.replace(resolved, notes=(*notes, *resolved.notes))
 
 
 def read(words: Sequence[str], table: Iterable[Option] = OPTIONS) -> tuple[list[Mention], list[str]]:
@@ -139,7 +165,9 @@ class _Reader:
         before = self.mentions[-1] if self.mentions else None
         if before is not None and before.option.kind is Kind.FLAG and word.lower() in TRUE_WORDS + FALSE_WORDS:
             self.problems.append(f"{word!r} stands alone; write {before.origin}={word} as one word")
-        elif word.partition(":")[0].lower().endswith(_FILE_ENDINGS):
+        elif "ini" in self.by_name and ini.split_section(word)[0].lower().endswith(".ini"):
+            self.mentions.append(Mention(self.by_name["ini"], word, word))
+        elif word.partition(":")[0].lower().endswith(_OTHER_FILE_ENDINGS):
             self.problems.append(
                 f"{word}: this version reads no configuration files; give its options here as --key=value"
             )

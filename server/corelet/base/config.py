@@ -20,8 +20,9 @@ from corelet.base.core_options import DEFAULT_CORES, ApplicationOptions, CoreOpt
 from corelet.base.errors import ConfigError
 from corelet.base.limits import Limits
 from corelet.base.option import Kind, Option, options_of
-from corelet.base.process_options import AboutOptions, LogOptions, ProcessOptions
+from corelet.base.process_options import AboutOptions, CheaperOptions, LogOptions, ProcessOptions, ReloadOptions
 from corelet.base.socket_options import DEFAULT_KEEPALIVE_SECONDS, LimitOptions, SocketOptions, TimeoutOptions
+from corelet.base.system_options import HookOptions, PrivilegeOptions, ServiceOptions
 
 LARGEST_BLOCK_BYTES = 65535
 """What the u16 length of a uwsgi packet can say."""
@@ -36,6 +37,11 @@ LOOPS = ("asyncio", "uvloop")
 @dataclass(frozen=True, kw_only=True)
 class Config(
     AboutOptions,
+    HookOptions,
+    ServiceOptions,
+    PrivilegeOptions,
+    CheaperOptions,
+    ReloadOptions,
     ProcessOptions,
     LogOptions,
     ApplicationOptions,
@@ -55,6 +61,28 @@ class Config(
         wait for something do not queue, few enough that a hundred database connections are a number one can plan for.
         """
         return self.asyncio or self.async_ or DEFAULT_CORES
+
+    @property
+    def has_master(self) -> bool:
+        """Whether a master process is asked for, by its name or by an option that only a master can carry out."""
+        return bool(
+            self.master
+            or self.processes > 1
+            or self.cheaper
+            or self.preload
+            or self.master_fifo
+            or self.py_autoreload
+            or self.touch_reload
+            or self.touch_workers_reload
+            or self.touch_chain_reload
+            or self.max_requests
+            or self.max_worker_lifetime
+            or self.reload_on_rss
+            or self.reload_on_as
+            or self.attach_daemon
+            or self.cron
+            or self.cron2
+        )
 
     @property
     def limits(self) -> Limits:
@@ -156,8 +184,6 @@ def _adjust(values: dict[str, Any], origins: dict[str, str], notes: list[str]) -
         values["buffer_size"] = LARGEST_BLOCK_BYTES
     if values.get("http_keepalive") == 1:
         values["http_keepalive"] = DEFAULT_KEEPALIVE_SECONDS  # the flag spelled as a number, as in uWSGI's http plugin
-    if values.get("processes", 1) > 1:
-        notes.append(f"processes {values['processes']}: one worker is started in this version")
     if values.get("threads", 1) > 1:
         notes.append(f"threads {values['threads']}: requests run on cores; asyncio N sets how many at once")
     if values.get("loop", "asyncio") not in LOOPS:

@@ -165,10 +165,12 @@ class ApplicationOptions:
     )
 
     lazy_apps: bool = option(
+        "lazy-apps",
+        "lazy",
         kind=Kind.FLAG,
         default=True,
         help="load the application in the worker",
-        accepted="the application is always loaded in the process that serves it, after its loop was made",
+        accepted="the application is loaded in the worker, after its loop was made, unless preload is given",
     )
 
     single_interpreter: bool = option(

@@ -81,7 +81,24 @@ class SocketOptions:
     )
 
     vacuum: bool = option(
-        kind=Kind.FLAG, default=True, help="remove our unix sockets at the end (only while the file is still ours)"
+        kind=Kind.FLAG,
+        default=True,
+        help="remove our unix sockets and pid files at the end (only while the file is still ours)",
+    )
+
+    # Off as in uWSGI: with it two servers that share a port by mistake take each other's connections in silence.
+    reuse_port: bool = option(kind=Kind.FLAG, help="SO_REUSEPORT: let several servers bind the same port")
+
+    so_keepalive: bool = option(
+        kind=Kind.FLAG, help="SO_KEEPALIVE on TCP connections: the kernel notices peers that have vanished"
+    )
+
+    tcp_nodelay: bool = option(
+        kind=Kind.FLAG, default=True, help="TCP_NODELAY: send small pieces of a reply without waiting"
+    )
+
+    no_defer_accept: bool = option(
+        kind=Kind.FLAG, help="let the kernel show TCP connections before their first byte (no TCP_DEFER_ACCEPT)"
     )
 
 
@@ -125,8 +142,22 @@ class TimeoutOptions:
         kind=Kind.SECONDS,
         short="t",
         default=0.0,
-        help="longest time of one request that waits; then its core is unwound, 504 (code that blocks is not "
-        "interrupted)",
+        help="longest time of one request; then its core is unwound, 504. A worker that is blocked is killed by its "
+        "master after harakiri-graceful-timeout more; without a master code that blocks is not interrupted",
+    )
+
+    # Long enough to write all stacks and for `finally` blocks that wait a moment.
+    harakiri_graceful_timeout: float = option(
+        kind=Kind.SECONDS,
+        default=5.0,
+        help="time that a worker has, after a request's harakiri, to become responsive or to give the core back; then "
+        "its master kills or replaces it",
+    )
+
+    # A second is a thousand times what one turn of the loop should take, and no computation worth doing in a view is
+    # that long.
+    blocked_warning: float = option(
+        kind=Kind.SECONDS, default=1.0, help="warn when a worker's loop has stood still for so long, and say where"
     )
 
     # A raw `parent.switch()` whose wake-up got lost would hold its core for good. 300 s is longer than any sensible
@@ -146,11 +177,9 @@ class TimeoutOptions:
     # uWSGI's 60 outlasts the 30 s that Kubernetes waits before SIGKILL; 25 leaves time to unwind what is still
     # suspended, so that `finally` blocks run. systemd waits 90.
     reload_mercy: float = option(
-        "reload-mercy",
-        "worker-reload-mercy",
         kind=Kind.SECONDS,
         default=25.0,
-        help="time for running requests to end when we are told to stop; then they are unwound",
+        help="time for running requests to end when we are told to stop; then they are unwound, and the worker killed",
     )
 
 
