@@ -74,6 +74,52 @@ def test_a_connection_that_says_nothing_is_not_shown_by_the_kernel(listen):
         sock.accept()
 
 
+def accepted_by(sock):
+    """A connection that the socket has accepted, with what it inherited."""
+    sock.setblocking(True)
+    sock.settimeout(5)
+    return sock.accept()[0]
+
+
+@pytest.mark.parametrize(("nodelay", "expected"), [(True, 1), (False, 0)])
+def test_tcp_nodelay_is_on_for_connections_unless_it_is_switched_off(listen, nodelay, expected):
+    sock = listen("127.0.0.1:0", "http", tcp_nodelay=nodelay)
+    connect(socket.AF_INET, sock.getsockname())
+    with accepted_by(sock) as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == expected
+
+
+@pytest.mark.parametrize(("keepalive", "expected"), [(True, 1), (False, 0)])
+def test_so_keepalive_is_inherited_by_connections(listen, keepalive, expected):
+    sock = listen("127.0.0.1:0", so_keepalive=keepalive)
+    connect(socket.AF_INET, sock.getsockname())
+    with accepted_by(sock) as accepted:
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == expected
+
+
+def test_without_deferring_a_silent_connection_is_shown_at_once(listen):
+    sock = listen("127.0.0.1:0", no_defer_accept=True)
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 0
+    with socket.create_connection(sock.getsockname()), accepted_by(sock) as accepted:
+        assert accepted.getpeername()
+
+
+@pytest.mark.parametrize(("protocol", "corked"), [("uwsgi", 1), ("http", 0)])
+def test_a_uwsgi_connection_is_corked_and_an_http_one_is_not(listen, protocol, corked):
+    sock = listen("127.0.0.1:0", protocol)
+    connect(socket.AF_INET, sock.getsockname())
+    with accepted_by(sock) as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK) == corked
+
+
+def test_with_reuse_port_two_servers_share_a_port_and_without_they_do_not(listen):
+    first = listen("127.0.0.1:0", reuse_port=True)
+    text = f"127.0.0.1:{first.getsockname()[1]}"
+    listen(text, reuse_port=True)
+    with pytest.raises(BindError, match="something listens there already"):
+        listen(text)
+
+
 def test_the_name_has_the_port_that_the_kernel_chose(listen):
     sock = listen("127.0.0.1:0")
     assert sock.name == f"127.0.0.1:{sock.getsockname()[1]}"
@@ -239,7 +285,7 @@ def test_a_missing_folder_is_named(folder, listen):
     ],
 )
 def test_what_the_system_says_of_a_path_becomes_what_to_do(number, advice):
-    from corelet.process.sockets import _unix_message
+    from corelet.process.unix_sockets import _unix_message
 
     assert advice in _unix_message(parse("/run/app.sock"), OSError(number, os.strerror(number)))
 

@@ -1,83 +1,43 @@
-"""Listening sockets: made, protected, warned about, and cleaned up after.
+"""The listening sockets of a configuration: bound, taken over from systemd, and kept or replaced when it changes.
 
-Everything about an address that needs the machine is here; what an address *is* stands in base/address.py. The sockets
-come out listening and non-blocking, with the options that accepted connections inherit on Linux, so that no accept
-pays for them.
+What an address *is* stands in base/address.py, what is special about a unix socket in unix_sockets.py, and how a
+descriptor is judged that somebody else opened in inherited.py. Sockets come out listening and non-blocking, with the
+options that accepted connections inherit on Linux, so that no accept pays for them.
 
-A unix socket is a file that anybody with write permission on it may connect to, so its permissions are narrow before
-it exists (umask) and final before it listens. A file that is there already is removed only if it is a socket that
-nobody listens on; at the end it is removed only if it is still the file that was made here, since a new server may
-have taken its place by then.
+A reload keeps each socket whose address is still configured, with all connections that wait in its backlog, and binds
+the new ones before anything is given up: a configuration that cannot be bound changes nothing. What it cannot do is
+refused with the reason. Two sockets cannot hold one address, not even for a moment, so an address that is served can
+neither change its protocol nor be widened from 127.0.0.1 to all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
-import grp
 import logging
-import os
-import pwd
 import socket
-import stat
-from typing import Self
+from collections.abc import Iterable, Sequence
 
 from corelet.base.address import Address
 from corelet.base.config import Config
 from corelet.base.errors import BindError
+from corelet.process.inherited import assigned, known, look_at, place
+from corelet.process.listening import ListeningSocket
+from corelet.process.unix_sockets import make_file, owner_of, protect
+
+__all__ = ["ListeningSocket", "bind", "bind_all", "rebind"]
 
 log = logging.getLogger("corelet")
-
-# A socket file is made with 0777 minus the umask: nobody but owner and group may connect, for which they need to write.
-SOCKET_UMASK = 0o117
 
 SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
 
 
-class ListeningSocket(socket.socket):
-    """A listening, non-blocking socket that knows its address and, if it is a unix socket, its own file."""
-
-    def __init__(self, family: socket.AddressFamily, address: Address) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
-        self.address = address
-        self._file: tuple[str, int, int] | None = None
-
-    @classmethod
-    def made(cls, address: Address) -> Self:
-        """An unbound socket of the address's family. Raises BindError where the machine has no such family."""
-        families = {"tcp4": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX, "abstract": socket.AF_UNIX}
-        try:
-            return cls(families[address.kind], address)
-        except OSError as error:
-            raise BindError(f"cannot make a socket for {address.label}: {error.strerror}") from error
-
-    @property
-    def name(self) -> str:
-        """The address in full, with the port that the kernel chose if 0 was asked for; for the log."""
-        if not self.address.is_tcp:
-            return self.address.label
-        host, port = self.getsockname()[:2]
-        return f"[{host}]:{port}" if self.address.kind == "tcp6" else f"{host}:{port}"
-
-    def remember_file(self) -> None:
-        """Note which file this socket is, by device and inode; absolute, since chdir comes later."""
-        status = os.lstat(self.address.path)
-        self._file = (os.path.abspath(self.address.path), status.st_dev, status.st_ino)
-
-    def retire(self, vacuum: bool) -> None:
-        """Close the socket and, with `vacuum`, remove its file if it is still ours. Never raises."""
-        self.close()
-        if self._file is None or not vacuum:
-            return
-        path, device, inode = self._file
-        with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            if (status.st_dev, status.st_ino) == (device, inode):
-                os.unlink(path)
-
-
 def bind(address: Address, config: Config) -> ListeningSocket:
     """A listening, non-blocking socket at the address, as the configuration wants it. Raises BindError."""
+    if address.descriptor is not None:
+        bound = look_at(address.descriptor, address.label)
+        return _adopt(known(address, bound), address.descriptor, config)
     _warn_if_exposed(address)
     sock = ListeningSocket.made(address)
     try:
@@ -95,18 +55,39 @@ def bind(address: Address, config: Config) -> ListeningSocket:
     return sock
 
 
-def bind_all(config: Config) -> list[ListeningSocket]:
-    """A socket for every address of the configuration; all of them or, if one fails, none. Raises BindError."""
+def bind_all(config: Config, inherited: Sequence[int] = ()) -> list[ListeningSocket]:
+    """A socket for every address of the configuration; all of them or, if one fails, none. Raises BindError.
+
+    `inherited` are descriptors that systemd opened: each stands for the address it is bound to, which has to be in the
+    configuration; if that names no socket at all, they are what is served.
+    """
     _warn_of_long_backlog(config.listen)
     made: list[ListeningSocket] = []
     try:
-        for address in config.addresses:
-            made.append(bind(address, config))
+        for address, descriptor in assigned(config.addresses, inherited, config.protocol):
+            made.append(bind(address, config) if descriptor is None else _adopt(address, descriptor, config))
     except BaseException:
-        for sock in made:
-            sock.retire(vacuum=True)
+        _undo(made)
         raise
     return made
+
+
+def _undo(made: Iterable[ListeningSocket]) -> None:
+    """Leave things as they were before these sockets: ours are gone, those of others stay open for another try."""
+    for sock in made:
+        if sock.handed:
+            sock.detach()
+        else:
+            sock.retire(vacuum=True)
+
+
+def _adopt(address: Address, descriptor: int, config: Config) -> ListeningSocket:
+    """Take a socket over that listens already. Its backlog, owner and mode were chosen by whoever made it."""
+    _warn_if_exposed(address)
+    sock = ListeningSocket.adopted(address, descriptor)
+    sock.handed = True
+    _set_tcp_options(sock, config)
+    return sock
 
 
 def _warn_if_exposed(address: Address) -> None:
@@ -126,12 +107,122 @@ def _warn_of_long_backlog(backlog: int) -> None:
             log.warning("listen %d: the system allows %d; raise net.core.somaxconn for more", backlog, most)
 
 
+# ---- a changed configuration ----
+
+
+def rebind(config: Config, present: list[ListeningSocket]) -> tuple[list[ListeningSocket], list[ListeningSocket]]:
+    """The sockets that the configuration asks for, and those of the present ones that it no longer does.
+
+    Equal are addresses of one kind, host, port, path and protocol. Every present socket is in exactly one of the lists;
+    it is for the caller to retire the second. If the configuration names no address, the sockets of systemd stay. On
+    failure BindError is raised, and nothing has changed. Relative paths are those of the current folder.
+    """
+    wanted = config.addresses or tuple(
+        dataclasses.replace(sock.address, protocol=config.protocol)
+        for sock in present
+        if sock.handed and sock.address.descriptor is None
+    )
+    if not wanted:
+        raise BindError("no socket is named any more: give --http-socket :9090, or --socket 127.0.0.1:3031 for nginx")
+    kept, unwanted = _match(wanted, present)
+    missing = [address for address, sock in zip(wanted, kept, strict=True) if sock is None]
+    _warn_of_long_backlog(config.listen)
+    fresh = _bind_missing(missing, present, unwanted, config)
+    for sock in kept:
+        if sock is not None:
+            _renew_options(sock, config)
+    _warn_of_forsaken(unwanted)
+    return [sock or fresh.pop(0) for sock in kept], unwanted
+
+
+def _match(
+    wanted: Sequence[Address], present: Sequence[ListeningSocket]
+) -> tuple[list[ListeningSocket | None], list[ListeningSocket]]:
+    """For each address the socket that serves it already, or None; and the sockets that are left over."""
+    left = list(present)
+    kept: list[ListeningSocket | None] = []
+    for address in wanted:
+        key = (place(address), address.protocol)
+        match = next((sock for sock in left if (place(sock.address), sock.address.protocol) == key), None)
+        if match is not None:
+            left.remove(match)
+        kept.append(match)
+    return kept, left
+
+
+def _bind_missing(
+    missing: Sequence[Address], present: Sequence[ListeningSocket], unwanted: Sequence[ListeningSocket], config: Config
+) -> list[ListeningSocket]:
+    fresh: list[ListeningSocket] = []
+    try:
+        for address in missing:
+            _refuse_other_protocol(address, unwanted)
+            _refuse_own_descriptor(address, [*present, *fresh])
+            fresh.append(_bind_explained(address, unwanted, config))
+    except BaseException:
+        _undo(fresh)
+        raise
+    return fresh
+
+
+def _bind_explained(address: Address, unwanted: Sequence[ListeningSocket], config: Config) -> ListeningSocket:
+    try:
+        return bind(address, config)
+    except BindError as error:
+        # What is in the way may be a socket of our own that this very reload would have closed.
+        for sock in unwanted:
+            if address.is_tcp and sock.address.is_tcp and sock.address.port == address.port:
+                raise BindError(
+                    f"{error}; our own {sock.address.label} is open until the reload is over, so an address that "
+                    "overlaps it takes a restart"
+                ) from error
+        raise
+
+
+def _refuse_other_protocol(address: Address, unwanted: Sequence[ListeningSocket]) -> None:
+    for sock in unwanted:
+        if place(sock.address) == place(address):
+            raise BindError(
+                f"{address.label} speaks {sock.address.protocol} so far: what a socket speaks is not changed while "
+                f"clients use it; restart the server to make it {address.protocol}, or choose another address"
+            )
+
+
+def _refuse_own_descriptor(address: Address, ours: Sequence[ListeningSocket]) -> None:
+    """A number that was not passed on may be one of our own sockets by now."""
+    for sock in ours:
+        if address.descriptor is not None and sock.fileno() == address.descriptor:
+            raise BindError(
+                f"{address.label} is our own socket {sock.name}, and none that was passed on to us; only a start takes "
+                "descriptors over: restart the server"
+            )
+
+
+def _renew_options(sock: ListeningSocket, config: Config) -> None:
+    """What may have changed in the configuration and can change on an open socket."""
+    _set_tcp_options(sock, config)
+    if not sock.handed:
+        sock.listen(config.listen)
+
+
+def _warn_of_forsaken(unwanted: Sequence[ListeningSocket]) -> None:
+    for sock in unwanted:
+        if sock.handed:
+            log.warning(
+                "%s is no longer served, but whoever opened it for us (systemd) keeps it open: clients that connect "
+                "will wait; stop its .socket unit, or name it again",
+                sock.name,
+            )
+
+
 # ---- TCP ----
 
 
 def _bind_tcp(sock: ListeningSocket, config: Config) -> None:
     address = sock.address
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if config.reuse_port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     if address.kind == "tcp6":
         # One socket, one family: [::]:80 beside :80 is then no clash, and IPv4 peers are not logged as ::ffff:…
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -139,17 +230,25 @@ def _bind_tcp(sock: ListeningSocket, config: Config) -> None:
         sock.bind((address.host, address.port))
     except OSError as error:
         raise BindError(_tcp_message(address, error)) from error
-    # Inherited by accepted connections on Linux (tcp(7)), so no accept pays a system call for it.
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _set_tcp_options(sock, config)
+
+
+def _set_tcp_options(sock: ListeningSocket, config: Config) -> None:
+    """Set what accepted connections inherit on Linux (tcp(7)), so that no accept pays a system call for it."""
+    if not sock.address.is_tcp:
+        return
+    if config.so_keepalive or not sock.handed:  # what a .socket unit says (KeepAlive=) is not taken back
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(config.so_keepalive))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(config.tcp_nodelay))
     # A uwsgi connection carries one reply, and most replies are one write and a close: under the cork both leave in one
     # segment, which wakes the front end once and saves 5 µs of 45 for a request (measured). UwsgiConnection.send takes
     # the cork off a reply that goes out in pieces.
-    if address.protocol == "uwsgi" and hasattr(socket, "TCP_CORK"):
+    if sock.address.protocol == "uwsgi" and hasattr(socket, "TCP_CORK"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     # The kernel shows a connection only once it has sent something, as uWSGI does (core/socket.c:751): a peer that
     # connects and says nothing, or a probe that connects and closes, costs no accept. Over the time-out it is shown.
     if hasattr(socket, "TCP_DEFER_ACCEPT"):
-        seconds = max(1, int(config.head_timeout or config.socket_timeout))
+        seconds = 0 if config.no_defer_accept else max(1, int(config.head_timeout or config.socket_timeout))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
 
 
@@ -175,85 +274,6 @@ def _bind_abstract(sock: ListeningSocket) -> None:
 
 
 def _bind_unix(sock: ListeningSocket, config: Config) -> None:
-    address = sock.address
-    owner = None if config.chown_socket is None else _owner(config.chown_socket)
-    _remove_stale(address)
-    # The umask belongs to the whole process: nothing else runs yet when sockets are made. The usual 022 takes the right
-    # to write, which is all that a socket's group needs; one that gives the group nothing (077) is obeyed.
-    before = os.umask(SOCKET_UMASK | 0o077)
-    if before & 0o070 != 0o070:
-        os.umask(SOCKET_UMASK)
-    try:
-        sock.bind(address.path)
-    except OSError as error:
-        raise BindError(_unix_message(address, error)) from error
-    finally:
-        os.umask(before)
-    sock.remember_file()
-    try:
-        if owner is not None:
-            os.chown(address.path, *owner)
-        if config.chmod_socket is not None:
-            os.chmod(address.path, config.chmod_socket)
-    except OSError as error:
-        raise BindError(
-            f"cannot give {address.label} the owner or mode that chown-socket and chmod-socket ask for: "
-            f"{error.strerror}; only root may give files away, and others only to groups they are in"
-        ) from error
-
-
-def _remove_stale(address: Address) -> None:
-    """Remove a socket that nobody listens on. Raises BindError for anything else at that path."""
-    try:
-        status = os.lstat(address.path)
-    except OSError:
-        return  # nothing is there, or bind will say why it cannot be seen
-    if not stat.S_ISSOCK(status.st_mode):
-        raise BindError(
-            f"cannot listen on {address.label}: a file that is no socket is there; remove it, or choose another"
-        )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        outcome = probe.connect_ex(address.path)
-    if outcome == errno.ECONNREFUSED:
-        with contextlib.suppress(FileNotFoundError):
-            _unlink(address)
-        return
-    if outcome in (errno.EACCES, errno.EPERM):
-        raise BindError(f"cannot listen on {address.label}: a socket of somebody else is there; is its owner running?")
-    if outcome != errno.ENOENT:  # 0, or EAGAIN: its backlog is full
-        raise BindError(f"cannot listen on {address.label}: something listens there already; `ss -lxp` names it")
-
-
-def _unlink(address: Address) -> None:
-    try:
-        os.unlink(address.path)
-    except PermissionError as error:
-        raise BindError(
-            f"cannot remove the stale socket {address.label}: {error.strerror}; remove it by hand"
-        ) from error
-
-
-def _unix_message(address: Address, error: OSError) -> str:
-    folder = os.path.dirname(address.path) or "."
-    advice = {
-        errno.ENOENT: f"there is no folder {folder}; make it first (systemd: RuntimeDirectory=)",
-        errno.EACCES: f"we may not write to {folder}; choose another folder or give us permission",
-        errno.EPERM: f"we may not write to {folder}; choose another folder or give us permission",
-        errno.ENOTDIR: f"{folder} is no folder",
-        errno.EROFS: f"{folder} cannot be written to at all; choose another, such as /run or /tmp",
-    }.get(error.errno or 0, "")
-    return f"cannot listen on {address.label}: {error.strerror}" + (f"; {advice}" if advice else "")
-
-
-def _owner(text: str) -> tuple[int, int]:
-    """(user id, group id) of `user`, `user:group` or `:group`, by name or number; -1 leaves one as it is."""
-    user, _, group = text.partition(":")
-    try:
-        uid = -1 if not user else int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
-        gid = -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-    except KeyError as error:
-        raise BindError(
-            f"chown-socket {text}: {error.args[0]}; names are those of /etc/passwd and /etc/group"
-        ) from error
-    return uid, gid
+    owner = None if config.chown_socket is None else owner_of(config.chown_socket)
+    sock.file = make_file(sock, sock.address)
+    protect(sock.address, owner, config.chmod_socket)

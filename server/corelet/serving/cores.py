@@ -33,6 +33,7 @@ from typing import Any, Protocol
 import greenlet
 
 from corelet.base.errors import NotInCore, Unwind
+from corelet.base.scoreboard import Scoreboard
 from corelet.serving.overdue import NEVER, Overdue
 from corelet.serving.where import suspended_at
 
@@ -75,6 +76,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
     """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is."""
 
     __slots__ = (
+        "began",
         "deadline",
         "environ",
         "gone_at",
@@ -83,11 +85,14 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "job",
         "kept",
         "late",
+        "lost",
         "nested",
         "number",
         "requests",
+        "response",
         "serial",
         "since",
+        "stubborn_at",
         "switches",
         "unwinding",
         "waiting",
@@ -108,6 +113,10 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.since = 0.0  # loop time of the suspension
         self.deadline = NEVER
         self.harakiri_at = NEVER
+        self.stubborn_at = NEVER
+        self.lost = False  # the application has caught its unwinding: nobody waits for this request any more
+        self.response: Any = None  # of the request, where it may have to be answered without the application
+        self.began = 0.0  # monotonic time of the request's begin; kept only where a master looks
         self.gone_at = NEVER  # when a client that has closed its side counts as gone
         self.nested: asyncio.AbstractEventLoop | None = None  # a loop that the view runs inside the core
         self.late: BaseException | None = None  # what to throw at the deadline
@@ -169,6 +178,9 @@ class Hub:
         only_call_soon: bool = False,
         suspend_seconds: float = NEVER,
         harakiri_seconds: float = 0.0,
+        stubborn_seconds: float = NEVER,
+        on_stubborn: Callable[[Core], None] | None = None,
+        board: Scoreboard | None = None,
     ) -> None:
         self.loop = loop
         self.greenlet = getcurrent()
@@ -177,6 +189,9 @@ class Hub:
         self.only_call_soon = only_call_soon
         self.suspend_seconds = suspend_seconds
         self.harakiri_seconds = harakiri_seconds
+        self.stubborn_seconds = stubborn_seconds
+        self.on_stubborn = on_stubborn  # told when a core goes on so long after its harakiri
+        self.board = board
         self.queue: deque[tuple[Job, float]] = deque()  # complete requests that wait for a core, and since when
         self.on_free: Callable[[], None] | None = None  # set by who wants to be told once that a core is free
         self.retired = 0
@@ -230,9 +245,9 @@ class Hub:
     def _release(self, core: Core, job: Job) -> None:
         core.requests += 1
         if core.switches > 1 or core.since or self.harakiri_seconds:
-            core.unwinding = core.late = core.kept = core.nested = None
-            core.waiting = core.watched = False
-            core.gone_at = core.harakiri_at = NEVER
+            core.unwinding = core.late = core.kept = core.nested = core.response = None
+            core.waiting = core.watched = core.lost = False
+            core.gone_at = core.harakiri_at = core.stubborn_at = NEVER
             core.since = 0.0
         if core.__dict__:
             core.__dict__.clear()  # what the application hung on the greenlet was this request's
@@ -375,6 +390,8 @@ class Hub:
         core.since = 0.0
         core.switches += 1
         self.running = core
+        if self.board is not None:
+            self.board.running(core.number, job.title().replace("'", ""), core.began)
         try:
             if self._hidden:
                 value = self._go(core, call, args, kwargs)
@@ -439,6 +456,8 @@ class Hub:
 
     def _suspended(self, core: Core, job: Job) -> None:
         now = core.since = self.loop.time()
+        if self.board is not None:
+            self.board.left()
         if core.unwinding is not None:
             core.deadline = now + UNWIND_GRACE_SECONDS
             core.late = core.unwinding
@@ -453,8 +472,8 @@ class Hub:
         self._overdue.arm()
 
     def busy(self) -> list[Core]:
-        """The cores that have a request."""
-        return [core for core in self.cores if core.job is not None]
+        """The cores that have a request which somebody waits for."""
+        return [core for core in self.cores if core.job is not None and not core.lost]
 
 
 def _event_loop_policy() -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from corelet.base.errors import BodyError, HarakiriError, ResponseError, Unwind
 from corelet.base.outcome import Outcome
+from corelet.base.scoreboard import OTHERS
 from corelet.serving.connection import Discarded
 from corelet.serving.cores import Core
 from corelet.serving.where import application_part
@@ -50,11 +51,18 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
     """
     worker = channel.worker
     log = worker.access_log
-    began = time.perf_counter() if log is not None else 0.0
+    board = worker.board
+    began = time.monotonic() if log is not None or board is not None else 0.0
     environ.update(core.environ)
     environ["wsgi.url_scheme"] = url_scheme(environ)
     environ["wsgi.input"] = body
-    response = Response(channel, environ["REQUEST_METHOD"] == "HEAD")
+    method = environ["REQUEST_METHOD"]
+    response = Response(channel, method == "HEAD")
+    if worker.hub.harakiri_seconds:
+        core.response = response
+    if board is not None:
+        core.began = began
+        board.running(core.number, f"{method} {environ.get('REQUEST_URI') or environ['PATH_INFO']}", began)
     try:
         application = worker.application
         if application is None:
@@ -73,8 +81,10 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
             response.length,
         )
     worker.requests += 1
+    if board is not None:
+        board.left()
     if log is not None:
-        elapsed = int((time.perf_counter() - began) * 1_000_000)
+        elapsed = int((time.monotonic() - began) * 1_000_000)
         log(_outcome(channel, core, environ, response, sizes, elapsed))
     return response.complete
 
@@ -145,7 +155,7 @@ def _outcome(
         sizes[0],
         sizes[1],
         worker.requests,
-        worker.requests,  # of all workers: this one is all there is
+        worker.requests + (0 if worker.board is None else int(worker.board.cells[OTHERS])),
         time.time() - elapsed_us / 1_000_000,
         response.headers,
         worker.worker_id,

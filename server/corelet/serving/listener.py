@@ -43,7 +43,7 @@ class Listener:
     def resume(self) -> None:
         """Watch the socket, unless it is watched or the process is out of descriptors."""
         worker = self.worker
-        if self.watching or worker.draining or worker.loop.time() < self._paused_until:
+        if self.watching or worker.draining or worker.paused or worker.loop.time() < self._paused_until:
             return
         self.watching = True
         if worker.only_call_soon:
@@ -56,6 +56,15 @@ class Listener:
         if self.watching:
             self.watching = False
             self.worker.loop.remove_reader(self._sock.fileno())
+
+    def fileno(self) -> int:
+        """The descriptor of the socket."""
+        return self._sock.fileno()
+
+    def look(self) -> None:
+        """See whether a connection waits, if we may take one."""
+        if self.watching:
+            self._ready()
 
     def close(self) -> None:
         """Stop for good, after a last look into the backlog; the socket itself belongs to the process layer."""

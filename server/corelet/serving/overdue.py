@@ -4,6 +4,7 @@ One sweep looks at all cores while any is suspended; a timer for each wait would
 a deadline may be noticed late. What is due, in the order of its weight:
 
     harakiri        the whole request has taken too long
+    stubborn_at     the application has caught that, and goes on
     gone_at         an HTTP client closed its side, and has had its time to read
     deadline, late  the current wait: `late` says what to raise; without it, it is a raw suspension (suspend-timeout)
 """
@@ -42,6 +43,8 @@ class Overdue:
             for core in list(hub.cores):
                 if core.since and min(core.deadline, core.harakiri_at, core.gone_at) <= now:
                     self._expire(core, now)
+                if core.stubborn_at <= now:
+                    self._stubborn(core)
         finally:
             if any(core.since for core in hub.cores):
                 self.arm()
@@ -51,6 +54,7 @@ class Overdue:
         error: Unwind
         if core.harakiri_at <= now:
             core.harakiri_at = NEVER
+            core.stubborn_at = now + hub.stubborn_seconds
             error = HarakiriError(f"the request took longer than harakiri = {hub.harakiri_seconds:g} s")
             hub.unwind(core, error, f"harakiri after {hub.harakiri_seconds:g} s; unwound")
         elif core.gone_at <= now:
@@ -65,3 +69,8 @@ class Overdue:
             hub.unwind(core, core.late, str(core.late))
         else:
             hub.raise_in(core, core.late)
+
+    def _stubborn(self, core: Core) -> None:
+        core.stubborn_at = NEVER
+        if core.job is not None and self._hub.on_stubborn is not None:
+            self._hub.on_stubborn(core)

@@ -23,6 +23,7 @@ from corelet.base.errors import ConfigError, HarakiriError
 from corelet.base.loading import Applications
 from corelet.base.logs import RateLimited
 from corelet.base.outcome import Outcome
+from corelet.base.scoreboard import CONNECTIONS, EXCEPTIONS, HARAKIRIS, IN_USE, QUEUED, REQUESTS, Scoreboard
 from corelet.serving import local
 from corelet.serving.connection import Connection
 from corelet.serving.cores import Core, Hub
@@ -31,6 +32,8 @@ from corelet.serving.http import HttpConnection
 from corelet.serving.listener import Listener
 from corelet.serving.overdue import NEVER
 from corelet.serving.poller import Poller
+from corelet.serving.selector import MarkingSelector, beat
+from corelet.serving.siblings import Siblings
 from corelet.serving.uwsgi import UwsgiConnection
 from corelet.wsgi.environ import server_keys
 
@@ -39,6 +42,7 @@ logger = logging.getLogger("corelet.worker")
 RESERVED_DESCRIPTORS = 64  # for the application's own files and connections, and ours
 DEFAULT_CONNECTIONS = 10_000
 LINGER_SECONDS = 5.0  # nginx's lingering_timeout
+LAST_REQUESTS_SECONDS = 1.0  # for requests that are on their way when the worker is told to end
 PROTOCOLS: dict[str, type[Connection]] = {"uwsgi": UwsgiConnection, "http": HttpConnection}
 
 
@@ -52,11 +56,18 @@ class Worker:
         *,
         worker_id: int = 1,
         access_log: Callable[[Outcome], None] | None = None,
+        board: Scoreboard | None = None,
+        siblings: Siblings | None = None,
+        report: Callable[[str, str], None] | None = None,
     ) -> None:
+        """`board`, `siblings` and `report(word, text)` come from a master, whose channel.py has the words."""
         self.config = config
         self.loop = loop
         self.worker_id = worker_id
         self.access_log = access_log
+        self.board = board
+        self.siblings = siblings
+        self.report = report
         self.only_call_soon = type(loop).__module__.partition(".")[0] == "uvloop"
         self.limits = config.limits
         self.max_block_bytes = self.limits.max_block_bytes
@@ -67,6 +78,8 @@ class Worker:
         self.listeners: list[Listener] = []
         self.connections = 0
         self.draining = False
+        self.paused = False
+        self.requests_at_most = 0  # then the master is asked for a successor
         self.keeps_alive = config.http_keepalive > 0
         self.requests = 0
         self.exceptions = 0
@@ -94,7 +107,12 @@ class Worker:
             only_call_soon=self.only_call_soon,
             suspend_seconds=config.suspend_timeout or NEVER,
             harakiri_seconds=config.harakiri,
+            stubborn_seconds=config.harakiri_graceful_timeout,
+            on_stubborn=self._stubborn,
+            board=board,
         )
+        if board is not None:
+            self._be_seen(board)
         self.poller = Poller(loop, self.hub)
         self.heads = DeadlineQueue[Any](config.head_timeout, lambda connection: connection.expire(), self._arm)
         self.idle_connections = DeadlineQueue[Any](
@@ -109,8 +127,81 @@ class Worker:
         self.applications = applications
         self.application = applications.only
         self.listeners = [Listener(self, sock, address, PROTOCOLS[address.protocol]) for sock, address in sockets]
+        self._share_sockets()
         for listener in self.listeners:
             listener.resume()
+
+    def _share_sockets(self) -> None:
+        """Other workers wait at the same sockets: let the kernel wake one of us, and listen to their calls."""
+        selector = getattr(self.loop, "_selector", None)
+        if self.siblings is None or not isinstance(selector, MarkingSelector):
+            return
+        for listener in self.listeners:
+            selector.share(listener.fileno())
+        selector.edge(self.siblings.descriptor)
+        self.loop.add_reader(self.siblings.descriptor, self.look)
+
+    def _be_seen(self, board: Scoreboard) -> None:
+        """Have the loop publish how the worker is, and say when it works and when it waits."""
+        selector = getattr(self.loop, "_selector", None)
+        if isinstance(selector, MarkingSelector):
+            selector.publish = self.publish
+        else:
+            beat(self.loop, board.cells, self.publish)
+
+    def publish(self) -> None:
+        """Write the counters where the master reads them; once in each turn of the loop."""
+        board = self.board
+        if board is None:
+            return
+        cells = board.cells
+        hub = self.hub
+        cells[REQUESTS] = self.requests
+        cells[IN_USE] = len(hub.cores) - len(hub.idle)
+        cells[CONNECTIONS] = self.connections
+        cells[EXCEPTIONS] = self.exceptions
+        cells[HARAKIRIS] = self.harakiris
+        cells[QUEUED] = len(hub.queue)
+        if self.requests_at_most and self.requests >= self.requests_at_most and self.report is not None:
+            self.report("recycle", f"it has served {self.requests} requests (max-requests)")
+            self.requests_at_most = 0
+
+    def pause(self) -> None:
+        """Accept nothing until `unpause`; what was accepted goes on."""
+        self.paused = True
+        for listener in self.listeners:
+            listener.pause()
+
+    def unpause(self) -> None:
+        """Accept again."""
+        self.paused = False
+        self.free()
+
+    def look(self) -> None:
+        """A sibling says that a connection waits which it cannot take."""
+        for listener in self.listeners:
+            listener.look()
+
+    def _stubborn(self, core: Core) -> None:
+        """A core was unwound for harakiri, and the application has caught that and goes on."""
+        connection: Any = core.job
+        what = connection.title()
+        logger.error(
+            "core %d %s: the application caught HarakiriError and went on for %g s (harakiri-graceful-timeout)%s",
+            core.number,
+            what,
+            self.config.harakiri_graceful_timeout,
+            "; this worker is to be replaced" if self.report is not None else "; its core is lost",
+        )
+        core.lost = True
+        self.harakiris += 1
+        if core.response.head_sent or connection.closed:
+            connection.abandon()
+        else:
+            connection.gone = True
+            connection.refuse(504, "the application did not answer in time, and does not end")
+        if self.report is not None:
+            self.report("recycle", f"core {core.number} does not end {what}")
 
     def stop_accepting(self) -> None:
         """Take what the kernel has accepted for us already, as far as cores are free, and nothing after that."""
@@ -121,9 +212,8 @@ class Worker:
 
     async def drain(self, seconds: float) -> bool:
         """Let requests finish for so long, then unwind them. True when all could finish."""
-        for connection in self.idle_connections.entries():
-            connection.close()
         self._drain_until = 0.0 if self._hurried else self.loop.time() + seconds
+        await self._let_last_requests_come()
         while (self.hub.busy() or self.hub.queue) and self.loop.time() < self._drain_until:
             self._drained = self.loop.create_future()
             self.hub.on_free = self._core_is_free
@@ -132,6 +222,18 @@ class Worker:
             waiting: Any = self.hub.queue.popleft()[0]
             waiting.refuse(503, "the server stops, and no core was free until then")
         return await self.unwind_all("reload-mercy is over; unwound")
+
+    async def _let_last_requests_come(self) -> None:
+        """Close idle connections, but not in the face of a request that is on its way.
+
+        nginx has connected and not yet written; a client with a kept connection is just sending its next request. For a
+        moment such a request is still taken, and answered with Connection: close.
+        """
+        until = min(self._drain_until, self.loop.time() + LAST_REQUESTS_SECONDS)
+        while (len(self.idle_connections) or len(self.heads)) and self.loop.time() < min(until, self._drain_until):
+            await asyncio.sleep(LAST_REQUESTS_SECONDS / 20)
+        for connection in self.idle_connections.entries():
+            connection.close()
 
     async def unwind_all(self, why: str) -> bool:
         """Unwind every suspended core, so that its `finally` blocks run. True when there was none."""
@@ -180,6 +282,8 @@ class Worker:
         """No core is free, or too many connections are open: leave the rest to the kernel's backlog."""
         for listener in self.listeners:
             listener.pause()
+        if self.siblings is not None:
+            self.siblings.call_for(listener.fileno() for listener in self.listeners)
         if not self.hub.idle:
             self.hub.on_free = self.free
 
@@ -266,8 +370,8 @@ def default_connections() -> int:
     return max(16, min(DEFAULT_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
 
 
-def make_loop(config: Config) -> asyncio.AbstractEventLoop:
-    """Make the worker's loop and set it, before the application is imported."""
+def make_loop(config: Config, selector: MarkingSelector | None = None) -> asyncio.AbstractEventLoop:
+    """Make the worker's loop and set it, before the application is imported. uvloop takes no selector."""
     if config.loop == "uvloop":
         try:
             import uvloop  # noqa: PLC0415 - an extra
@@ -277,7 +381,7 @@ def make_loop(config: Config) -> asyncio.AbstractEventLoop:
             ) from None
         loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     else:
-        loop = asyncio.new_event_loop()
+        loop = asyncio.SelectorEventLoop(selector)
     asyncio.set_event_loop(loop)
     if config.thread_local == "core":
         local.install()

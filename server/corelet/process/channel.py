@@ -1,0 +1,73 @@
+"""The line between the master and one worker: a pair of SOCK_SEQPACKET sockets, a word and a text in each packet.
+
+    master -> worker   drain SECONDS, hurry, quit, pause, resume, reopen
+    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, changed PATH
+
+Packets keep their borders, so there is nothing to parse. Neither side ever waits for the other: what a full socket
+does not take is dropped, and the master has its clock and SIGKILL for those who do not listen. The end of the line is
+an answer too: a worker whose master is gone ends in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+MAX_PACKET_BYTES = 60_000
+
+
+class Channel:
+    """One end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self.ended = False
+
+    @classmethod
+    def adopted(cls, descriptor: int) -> Channel:
+        """The end that this descriptor is (after a re-exec)."""
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=descriptor))
+
+    def fileno(self) -> int:
+        """The descriptor to wait for."""
+        return self._sock.fileno()
+
+    def send(self, word: str, text: str = "") -> None:
+        """Send, if the other side takes it. Never raises."""
+        packet = f"{word} {text}".strip().encode("utf-8", "backslashreplace")[:MAX_PACKET_BYTES]
+        with contextlib.suppress(OSError):
+            self._sock.send(packet)
+
+    def receive(self) -> list[tuple[str, str]]:
+        """All that has come, as (word, text). After the last packet of a line that has ended, `ended` is true."""
+        found = []
+        while not self.ended:
+            try:
+                packet = self._sock.recv(MAX_PACKET_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                packet = b""
+            if packet:
+                word, _, text = packet.decode("utf-8", "replace").partition(" ")
+                found.append((word, text))
+            else:
+                self.ended = True
+        return found
+
+    def inherit(self) -> int:
+        """Let the descriptor survive an exec; returns it."""
+        os.set_inheritable(self._sock.fileno(), True)
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+
+def pair() -> tuple[Channel, Channel]:
+    """Both ends: the master's, the worker's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return Channel(ours), Channel(theirs)

@@ -1,0 +1,159 @@
+"""A worker process, from the fork to its end.
+
+It makes and sets its loop, loads the application, says that it is ready, and does what its master says over the channel
+until it is told to end. Signals from others than the master mean what they mean in uWSGI's workers: SIGTERM and SIGHUP
+end it in order (the master replaces it), SIGQUIT at once; Ctrl-C in a terminal reaches every process of the group, and
+here it is the master's.
+
+While the application is loaded nobody listens to the channel. A master that changes its mind then sends SIGTERM, which
+has its default action until the loop runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from corelet.base.config import Config
+from corelet.base.errors import LoadError, OperatorError
+from corelet.base.loading import Applications
+from corelet.base.logs import LogFile
+from corelet.base.scoreboard import Scoreboard
+from corelet.process import autoreload, privileges, signals
+from corelet.process.channel import Channel
+from corelet.process.duty import AccessLog, Duty
+from corelet.process.hooks import Hooks
+from corelet.process.listening import ListeningSocket
+from corelet.process.prepare import load
+from corelet.process.recycling import requests_at_most
+from corelet.process.stacks import Stacks
+from corelet.process.title import ProcessTitle
+from corelet.serving.selector import MarkingSelector
+from corelet.serving.siblings import Siblings
+from corelet.serving.worker import Worker, make_loop
+
+logger = logging.getLogger("corelet.process")
+
+IGNORED = (signal.SIGINT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2)
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What a worker is born with. `leave_behind` closes what belongs to the master."""
+
+    worker: int
+    config: Config
+    sockets: list[ListeningSocket]
+    file: LogFile
+    hooks: Hooks
+    title: ProcessTitle
+    channel: Channel
+    board: Scoreboard
+    stacks: Stacks
+    siblings: Siblings
+    applications: Applications | None  # loaded by the master already (preload)
+    leave_behind: Callable[[], None]
+
+    def release(self) -> None:
+        """Close our copies of the listening sockets; their files are the master's to remove."""
+        for sock in self.sockets:
+            sock.close()
+
+
+def run(seat: Seat) -> int:
+    """Be a worker; return the exit code."""
+    signals.ignore(*IGNORED)
+    seat.leave_behind()
+    seat.stacks.offer()
+    seat.title.worker(seat.worker)
+    try:
+        return _serve(seat)
+    except OperatorError as error:
+        detail = error.detail if isinstance(error, LoadError) else ""
+        seat.channel.send("failed", f"{error.exit_code} {error}\0{detail}")
+        return error.exit_code
+
+
+def _serve(seat: Seat) -> int:
+    config = seat.config
+    identity = privileges.identity_of(config) if config.master_as_root else None
+    if identity is not None:
+        privileges.become(identity)
+    seat.hooks.run("post-fork")
+    loop = make_loop(config, MarkingSelector(seat.board.cells))
+    applications = seat.applications or load(config, seat.hooks)
+    access_log = None if config.disable_logging else AccessLog(config, seat.file, loop)
+    worker = Worker(
+        config,
+        loop,
+        worker_id=seat.worker,
+        access_log=access_log,
+        board=seat.board,
+        siblings=seat.siblings,
+        report=seat.channel.send,
+    )
+    worker.requests_at_most = requests_at_most(config, seat.worker)
+    duty = Duty(worker, seat.release, quiet=True)
+    _obey(duty, seat)
+    worker.serve(applications, [(sock, sock.address) for sock in seat.sockets])
+    seat.hooks.run("accepting")
+    seat.channel.send("ready")
+    if config.py_autoreload and seat.worker == 1:
+        autoreload.watch(loop, config.py_autoreload, lambda path: _changed(duty, seat, path))
+    duty.run(END_SIGNALS)
+    worker.publish()
+    if access_log is not None:
+        access_log.flush()
+    return 0
+
+
+def _changed(duty: Duty, seat: Seat, path: str) -> None:
+    """A source file has changed; who is ending already leaves that to its successor."""
+    if not duty.ending:
+        seat.channel.send("changed", path)
+
+
+# ---- orders ----
+
+
+def _obey(duty: Duty, seat: Seat) -> None:
+    loop = duty.worker.loop
+    mercy = seat.config.worker_reload_mercy
+
+    def told_by_somebody_else(number: int) -> None:
+        name = signal.Signals(number).name
+        seat.channel.send("leaving", name)
+        duty.end(mercy, name)
+
+    def listen() -> None:
+        for word, text in seat.channel.receive():
+            _carry_out(duty, seat, word, text)
+        if seat.channel.ended:
+            loop.remove_reader(seat.channel.fileno())
+            if not duty.ending:
+                logger.error("the master is gone: this worker finishes what it has begun, and ends")
+                duty.end(mercy, "no master")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, told_by_somebody_else, number)
+    loop.add_signal_handler(signal.SIGQUIT, duty.quit)
+    loop.add_reader(seat.channel.fileno(), listen)
+
+
+def _carry_out(duty: Duty, seat: Seat, word: str, text: str) -> None:
+    """One order of the master's; see channel.py for the words."""
+    if word == "drain":
+        duty.end(float(text), f"worker {seat.worker}")
+    elif word == "hurry":
+        duty.hurry()
+    elif word == "quit":
+        duty.quit()
+    elif word == "pause":
+        duty.worker.pause()
+    elif word == "resume":
+        duty.worker.unpause()
+    elif word == "reopen":
+        seat.file.reopen()

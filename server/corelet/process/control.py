@@ -1,0 +1,290 @@
+"""What the master does when it is given an order: by a signal, by a letter in a fifo, by a touched file.
+
+Which signal and letter stands for which order is in fifo.py. A reload has one of two forms: new workers of this very
+program, which is the usual one, or a whole new program in this process (re-exec), which takes over the sockets and the
+workers. The second is tried out first, by a process of its own that imports everything and exits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from corelet.base.config import Config
+from corelet.base.errors import OperatorError
+from corelet.process import commands, handover, report, signals
+from corelet.process.fifo import SIGNALS, MasterFifo
+from corelet.process.life import State
+from corelet.process.listening import ListeningSocket
+from corelet.process.recycling import memory_of
+from corelet.process.sizing import Policy
+from corelet.process.sockets import rebind
+
+if TYPE_CHECKING:
+    from corelet.process.master import Master
+
+logger = logging.getLogger("corelet.process")
+
+# What is done once, at the start of a master: a reload cannot change it, a re-exec can.
+ONLY_AT_START = (
+    "logto", "daemonize", "pidfile", "pidfile2", "safe_pidfile", "safe_pidfile2", "uid", "gid", "add_gid", "umask",
+    "master_fifo", "master_as_root", "preload", "attach_daemon", "cron", "cron2", "loop", "thread_local",
+)  # fmt: skip
+
+
+class Control:
+    """Orders, carried out on a master."""
+
+    def __init__(self, master: Master) -> None:
+        self.master = master
+        self._folder = os.getcwd()
+        self._trial = 0  # process id of the try-out of a new program
+        self._exec_due = False
+        self._before: tuple[Config, list[ListeningSocket], int] | None = None  # what to go back to
+        self._orders: dict[str, Callable[[str], None]] = {
+            "reload": self._reload,
+            "brutal-reload": lambda why: self._reload(why, brutal=True),
+            "workers-reload": self._new_generation,
+            "brutal-workers-reload": lambda why: self._new_generation(why, brutal=True),
+            "chain-reload": lambda why: self._new_generation(why, chain=True),
+            "stop": self._stop,
+            "quit": self._quit,
+            "reopen-log": self._reopen_log,
+            "pause": self._pause,
+            "pidfiles": lambda why: self.master.prepared.pid_files.write_late(),
+            "stats": self._statistics,
+            "workers": self._workers,
+            "more": lambda why: self.resize(self.master.fleet.wanted + 1, why),
+            "fewer": lambda why: self.resize(self.master.fleet.wanted - 1, why),
+            "cheap": lambda why: self.resize(Policy.from_config(self.master.config).lowest, why),
+            "exec": self._try_out,
+            "reopen-fifo": self._reopen_fifos,
+        }
+
+    def obey(self, order: str, why: str) -> None:
+        """Carry out an order; what an operator did wrong is logged, and changes nothing."""
+        try:
+            self._orders[order](why)
+        except OperatorError as error:
+            logger.error("%s (%s): %s; everything stays as it was", order, why, error)
+
+    def obey_signal(self, number: int) -> None:
+        """The order that a signal gives."""
+        order = self.master.prepared.hooks.orders.get(number) or SIGNALS[number].name
+        self.obey(order, signal.Signals(number).name)
+
+    def obey_letters(self, fifo: MasterFifo) -> None:
+        """The orders that were written into a fifo."""
+        for order in fifo.read():
+            self.obey(order, f"master-fifo {order}")
+
+    # -- reload ---------------------------------------------------------------------------------------------------
+
+    def _reload(self, why: str, brutal: bool = False) -> None:
+        if self.master.config.reload == "exec" or self.master.config.preload:
+            self._try_out(why)
+            return
+        config = self.master.reconfigure().config
+        self._take(config, why)
+        self._new_generation(why, brutal=brutal)
+
+    def _take(self, config: Config, why: str) -> None:
+        """Use this configuration for what is started from now on. Raises OperatorError, with nothing changed."""
+        master = self.master
+        if config == master.config:
+            return
+        sockets, unwanted = rebind(config, master.prepared.sockets)
+        for name in ONLY_AT_START:
+            if getattr(config, name) != getattr(master.config, name):
+                logger.warning(
+                    "reload (%s): %s has changed; only a new master takes it: restart, or `corelet control … exec`",
+                    why, name.replace("_", "-"),
+                )  # fmt: skip
+        config = dataclasses.replace(config, **{name: getattr(master.config, name) for name in ONLY_AT_START})
+        self._before = self._before or (master.config, master.prepared.sockets, master.fleet.wanted)
+        master.prepared.sockets, master.config = sockets, config
+        master.prepared.no_longer_wanted += unwanted
+        policy = Policy.from_config(config)
+        wanted = min(max(master.fleet.wanted, policy.lowest), policy.highest) if config.cheaper else config.processes
+        fleet = replace(master.fleet, worker_mercy=config.worker_reload_mercy, stop_mercy=config.reload_mercy)
+        master.change(fleet.resize(wanted))
+        master.rounds.config_changed()
+
+    def _new_generation(self, why: str, *, chain: bool = False, brutal: bool = False) -> None:
+        master = self.master
+        if master.fleet.stopping:
+            return
+        fleet = master.fleet.reload(why, chain=chain, brutal=brutal)
+        logger.info("%sreload (%s): starting generation %d", "chain " if chain else "", why, fleet.coming)
+        master.prepared.notifier.reloading()
+        master.change(fleet)
+
+    def generation_came(self) -> None:
+        """The new generation serves: what the one before had is of no use any more."""
+        self._before = None
+        for sock in self.master.prepared.no_longer_wanted:
+            sock.retire(self.master.config.vacuum)
+        self.master.prepared.no_longer_wanted.clear()
+
+    def generation_failed(self) -> None:
+        """The new generation does not come: a worker that dies now is replaced by one as it was."""
+        master = self.master
+        master.prepared.notifier.ready("serving; the last reload failed")
+        if self._before is None:
+            return
+        master.config, sockets, wanted = self._before
+        self._before = None
+        for sock in master.prepared.sockets:
+            if sock not in sockets:
+                sock.retire(master.config.vacuum)
+        master.prepared.sockets = sockets
+        master.prepared.no_longer_wanted.clear()
+        master.rounds.config_changed()
+        master.change(master.fleet.resize(wanted))
+
+    # -- a new program in this process ----------------------------------------------------------------------------
+
+    def _try_out(self, why: str) -> None:
+        if self._trial or self._exec_due or self.master.fleet.stopping:
+            return
+        logger.info("reload (%s): trying out a new master", why)
+        here = os.getcwd()
+        os.chdir(self._folder)  # a preloaded application may have gone elsewhere
+        try:
+            self._trial = commands.start(_program("--no-server"))
+        finally:
+            os.chdir(here)
+
+    def reaped(self, pid: int, status: int) -> bool:
+        """Whether this process was the try-out."""
+        if pid != self._trial:
+            return False
+        self._trial = 0
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            logger.error(
+                "a new master does not start: %s; generation %d goes on serving",
+                commands.ending(code), self.master.fleet.generation,
+            )  # fmt: skip
+        else:
+            self._exec_due = True
+        return True
+
+    def exec_if_due(self) -> None:
+        """Become the new program, once no worker is half started."""
+        master = self.master
+        fleet = master.fleet
+        if not self._exec_due or fleet.coming or fleet.stopping or fleet.in_state(State.STARTING):
+            return
+        self._exec_due = False
+        prepared = master.prepared
+        left = handover.write(
+            sockets=prepared.sockets,
+            workers=master.handed_workers(),
+            generation=fleet.generation,
+            requests=master.requests(),
+            rest={
+                "daemons": master.daemons.handover(),
+                "crons": master.rounds.crons.handover(),
+                "fifos": [fifo.path for fifo in master.fifos if fifo.made],
+            },
+        )
+        words = _program()
+        logger.info("new master: exec of %s", " ".join(words))
+        try:
+            with signals.held_back():  # the mask survives the exec; the new program lets them come when it listens
+                os.chdir(self._folder)
+                os.execve(  # noqa: S606 - no shell is what is wanted
+                    words[0], words, {**os.environ, **prepared.notifier.environment(), **left}
+                )
+        except OSError as error:
+            logger.error("the new master cannot be started: %s; the old one goes on", error.strerror)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _stop(self, why: str) -> None:
+        master = self.master
+        fleet = master.fleet
+        now = time.monotonic()
+        if not fleet.stopping:
+            workers = len(fleet.in_state(State.STARTING, State.READY, State.DRAINING))
+            logger.info("stopping (%s): %d workers finish what they have begun", why, workers)
+            master.prepared.notifier.stopping()
+            master.prepared.release()
+            master.daemons.stop(now)
+            master.change(fleet.stop(why, fleet.stop_mercy).shorten(fleet.stop_mercy, now))
+        elif fleet.mercy_left > 0:
+            logger.warning("stopping (%s): not waiting for running requests", why)
+            master.change(fleet.stop(why, 0.0).shorten(0.0, now))
+            master.tell_all("hurry")
+        else:
+            self._quit(why)
+
+    def _quit(self, why: str) -> None:
+        master = self.master
+        logger.info("stopping at once (%s)", why)
+        master.prepared.notifier.stopping()
+        master.prepared.release()
+        master.daemons.stop(time.monotonic())
+        master.change(master.fleet.stop(why, 0.0).shorten(-1.0, time.monotonic()))
+        master.tell_all("quit")
+
+    # -- the rest -------------------------------------------------------------------------------------------------
+
+    def resize(self, wanted: int, why: str) -> None:
+        """Have so many workers."""
+        fleet = self.master.fleet.resize(wanted)
+        if fleet.wanted != self.master.fleet.wanted:
+            logger.info("%d workers instead of %d (%s)", fleet.wanted, self.master.fleet.wanted, why)
+            self.master.change(fleet)
+
+    def _pause(self, why: str) -> None:
+        master = self.master
+        master.paused = not master.paused
+        logger.info("%s (%s)", "paused: nothing is accepted" if master.paused else "accepting again", why)
+        master.tell_all("pause" if master.paused else "resume")
+
+    def _reopen_log(self, why: str) -> None:
+        self.master.prepared.file.reopen()
+        self.master.tell_all("reopen")
+        logger.info("log opened again (%s)", why)
+
+    def _reopen_fifos(self, why: str) -> None:
+        for fifo in self.master.fifos:
+            fifo.reopen()
+
+    def looks(self) -> list[report.Look]:
+        """All workers, as they are now."""
+        children = self.master.children
+        found = []
+        for member in self.master.fleet.members:
+            child = children.get(member.pid)
+            board = child.board if child is not None else None
+            found.append(report.Look(member, board.glimpse() if board else None, memory_of(member.pid)))
+        return found
+
+    def _statistics(self, why: str) -> None:
+        now = time.monotonic()
+        for line in report.statistics(self.looks(), self.master.served, now - self.master.born, now):
+            logger.info("%s", line)
+
+    def _workers(self, why: str) -> None:
+        for line in report.workers(self.master.fleet, self.looks(), self.master.config, time.monotonic()):
+            logger.info("%s", line)
+
+
+def _program(*before: str) -> list[str]:
+    """The command that started us, with the interpreter's own path: it may be a link that points elsewhere by now.
+
+    `before` are options that are put before ours.
+    """
+    words = sys.argv[1:]
+    program = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+    return [sys.executable, *program, *before, *words]

@@ -1,0 +1,56 @@
+"""Making a child process that is a copy of this one. The only caller of os.fork.
+
+The child leaves by `os._exit`: it must never return into the frames it was forked from, whose `finally` blocks belong
+to the parent (they remove the parent's sockets and pid file). What a Python program expects at its end, atexit handlers
+and flushed streams, is done before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from corelet.process import signals
+
+logger = logging.getLogger("corelet.process")
+
+CRASHED = 70  # EX_SOFTWARE (sysexits.h): the code of a child in which the server itself failed
+
+
+def fork(run: Callable[[], int]) -> int:
+    """Start a child that does `run` and exits with the code it returns. Returns the child's process id.
+
+    Signals for the parent that come during the fork are the parent's; the child begins with the default actions.
+    Raises OSError when the system has no process left.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # what stays in a buffer would be written twice
+            stream.flush()
+    with signals.held_back():
+        pid = os.fork()
+        if pid:
+            return pid
+        signals.back_to_default()
+    _run_and_leave(run)
+    return 0  # never: the child has left
+
+
+def _run_and_leave(run: Callable[[], int]) -> None:
+    code = CRASHED
+    try:
+        code = run()
+        atexit._run_exitfuncs()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else CRASHED
+    except BaseException:
+        with contextlib.suppress(Exception):
+            logger.critical("the server itself failed in process %d", os.getpid(), exc_info=True)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)

@@ -1,0 +1,84 @@
+"""What a master leaves to the program that it becomes: its sockets, its workers, its daemons.
+
+A re-exec keeps the process id, the children and every descriptor that is marked inheritable; all else is gone. What
+they are is written as JSON into one variable of the environment, which the new program takes out at once. It is
+believed only if it names our own process id: a child of the old program could have inherited it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from corelet.base.errors import OperatorError
+from corelet.process.listening import ListeningSocket
+
+VARIABLE = "CORELET_HANDOVER"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class HandedWorker:
+    """A worker of the program before."""
+
+    pid: int
+    worker: int
+    generation: int
+    channel: int
+    seconds: float | None  # that it has left if it was told to end
+
+
+@dataclass(frozen=True)
+class Handover:
+    """All that is left."""
+
+    sockets: list[ListeningSocket]
+    workers: tuple[HandedWorker, ...]
+    generation: int
+    requests: int
+    rest: dict[str, Any]  # daemons, crons, fifos: as their own modules wrote it
+
+    @classmethod
+    def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Handover | None:
+        """What was left to this process, or None. Raises OperatorError for what cannot be understood."""
+        text = environ.pop(VARIABLE, None)
+        if text is None:
+            return None
+        try:
+            found = json.loads(text)
+            if found["pid"] != os.getpid() or found["version"] != VERSION:
+                return None
+            return cls(
+                sockets=[ListeningSocket.from_handover(each) for each in found["sockets"]],
+                workers=tuple(HandedWorker(**each) for each in found["workers"]),
+                generation=int(found["generation"]),
+                requests=int(found["requests"]),
+                rest=dict(found["rest"]),
+            )
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise OperatorError(f"{VARIABLE} in the environment cannot be understood ({error!r}); unset it") from error
+
+
+def write(
+    sockets: list[ListeningSocket],
+    workers: tuple[HandedWorker, ...],
+    generation: int,
+    requests: int,
+    rest: dict[str, Any],
+) -> dict[str, str]:
+    """The variable, for the environment of the new program; the sockets are made inheritable."""
+    for sock in sockets:
+        sock.set_inheritable(True)
+    found = {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "sockets": [sock.handover() for sock in sockets],
+        "workers": [each.__dict__ for each in workers],
+        "generation": generation,
+        "requests": requests,
+        "rest": rest,
+    }
+    return {VARIABLE: json.dumps(found)}

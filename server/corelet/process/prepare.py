@@ -1,0 +1,144 @@
+"""What stands between the configuration and the first request: sockets, privileges, pid files, hooks, in one order.
+
+    hook-asap, pid files checked, sockets bound, hook-as-root, pid files written, privileges dropped, hook-as-user
+
+Nothing of the application is loaded before privileges are dropped (security rule 27), and nothing is loaded for a port
+that is taken. A master that has replaced itself (re-exec) finds most of it done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from corelet import __version__
+from corelet.base import logs
+from corelet.base.config import Config
+from corelet.base.loading import Applications, load_applications
+from corelet.process import privileges
+from corelet.process.attached import AttachedDaemons
+from corelet.process.cron import Crons
+from corelet.process.handover import Handover
+from corelet.process.hooks import Hooks
+from corelet.process.listening import ListeningSocket
+from corelet.process.pidfile import PidFiles
+from corelet.process.sockets import bind_all, rebind
+from corelet.process.systemd import Notifier, listen_descriptors
+from corelet.process.title import ProcessTitle
+from corelet.serving import compat
+
+logger = logging.getLogger("corelet")
+
+
+@dataclass
+class Prepared:
+    """A process that is ready to load the application, and what it has to clean up."""
+
+    config: Config
+    file: logs.LogFile
+    hooks: Hooks
+    pid_files: PidFiles
+    notifier: Notifier
+    title: ProcessTitle
+    daemons: AttachedDaemons
+    crons: Crons
+    sockets: list[ListeningSocket] = field(default_factory=list)
+    no_longer_wanted: list[ListeningSocket] = field(default_factory=list)
+    on_ready: Callable[[], None] = lambda: None
+
+    def ready(self) -> None:
+        """The first requests can come."""
+        self.on_ready()
+        self.notifier.ready("serving")
+
+    def release(self) -> None:
+        """Close the sockets: a new connection is refused from here on."""
+        for sock in (*self.sockets, *self.no_longer_wanted):
+            sock.retire(self.config.vacuum)
+
+    def clean_up(self) -> None:
+        """Leave nothing behind."""
+        self.release()
+        self.pid_files.retire(self.config.vacuum)
+        self.hooks.run("as-user-atexit")
+
+
+def open_log(config: Config) -> logs.LogFile:
+    """Send events, and what the application prints, where the configuration says."""
+    file = logs.LogFile(config.daemonize or config.logto)
+    logs.setup(file)
+    file.redirect_standard_streams()
+    return file
+
+
+def prepare(config: Config, file: logs.LogFile, handed: Handover | None) -> Prepared:
+    """Everything up to the application. Raises OperatorError, with nothing left behind."""
+    hooks = Hooks.from_config(config)
+    identity = privileges.identity_of(config)
+    prepared = Prepared(
+        config=config,
+        file=file,
+        hooks=hooks,
+        pid_files=PidFiles(config),
+        notifier=Notifier.from_environment(),
+        title=ProcessTitle(config),
+        daemons=AttachedDaemons(config.attach_daemon),
+        crons=Crons.from_config(config),
+    )
+    raise_descriptor_limit()
+    if handed is None:
+        hooks.run("asap")
+        prepared.pid_files.check()
+        prepared.sockets = bind_all(config, listen_descriptors())
+    else:
+        prepared.sockets, prepared.no_longer_wanted = rebind(config, handed.sockets)
+    try:
+        if handed is None:
+            hooks.run("as-root")
+        prepared.pid_files.write_early()
+        privileges.apply_umask(config)
+        if identity is not None and not config.master_as_root:
+            privileges.become(identity)
+        prepared.pid_files.write_late()
+        if handed is None:
+            hooks.run("as-user")
+    except BaseException:
+        prepared.release()
+        prepared.pid_files.retire(config.vacuum)
+        raise
+    if os.geteuid() == 0 and identity is None:
+        logger.warning("running as root: give uid, a user who needs only to read the application")
+    return prepared
+
+
+def load(config: Config, hooks: Hooks) -> Applications:
+    """Load the application, between its hooks. The loop must have been made and set."""
+    if config.asyncio_compat:
+        compat.install()
+    hooks.run("pre-app")
+    applications = load_applications(config)
+    hooks.run("post-app")
+    return applications
+
+
+def announce(config: Config, sockets: list[ListeningSocket], workers: str = "") -> None:
+    """Say who we are and where we listen."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    who = f"{workers}{config.cores} cores, loop {config.loop}"
+    logger.info("corelet %s on %s, pid %d, %s", __version__, python, os.getpid(), who)
+    for sock in sockets:
+        logger.info("listening on %s (%s)", sock.name, sock.address.protocol)
+
+
+def raise_descriptor_limit() -> None:
+    """Use all descriptors that the administrator allows: the soft limit of 1024 is for programs that call select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            logger.info("the limit of open files stays at %d: %s", soft, error)

@@ -1,0 +1,62 @@
+"""From a configuration to a running server: in the background or not, with a master or alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from corelet.base.config import Config, Resolved
+from corelet.base.errors import LoadError, OperatorError
+from corelet.process import single
+from corelet.process.daemon import Report, detach
+from corelet.process.handover import Handover
+from corelet.process.master import Master
+from corelet.process.prepare import open_log, prepare
+
+logger = logging.getLogger("corelet")
+
+Reconfigure = Callable[[], Resolved]
+
+
+class NotStarted(OperatorError):
+    """The server in the background could not start; its message, and its exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def serve(config: Config, reconfigure: Reconfigure) -> int:
+    """Serve until told to stop; return the exit code. `reconfigure` reads the configuration again, for a reload.
+
+    With daemonize it returns when the server in the background is ready. Raises OperatorError when it cannot start.
+    """
+    handed = Handover.from_environment()
+    if config.daemonize is None or handed is not None:
+        return _serve(config, reconfigure, handed, lambda: None)
+    outcome = detach(lambda report: _in_background(config, reconfigure, report))
+    if outcome.code:
+        raise NotStarted(outcome.text, outcome.code)
+    return 0
+
+
+def _in_background(config: Config, reconfigure: Reconfigure, report: Report) -> int:
+    try:
+        return _serve(config, reconfigure, None, report.ready)
+    except OperatorError as error:
+        detail = f"{error.detail}\n" if isinstance(error, LoadError) and error.detail else ""
+        logger.error("%s", error, extra={"detail": detail})
+        report.failed(error.exit_code, str(error))
+        return error.exit_code
+
+
+def _serve(config: Config, reconfigure: Reconfigure, handed: Handover | None, on_ready: Callable[[], None]) -> int:
+    file = open_log(config)
+    prepared = prepare(config, file, handed)
+    prepared.on_ready = on_ready
+    try:
+        if config.has_master:
+            return Master(prepared, reconfigure, handed).run()
+        return single.serve(config, prepared)
+    finally:
+        prepared.clean_up()

@@ -1,0 +1,81 @@
+"""The selector under asyncio's loop, with two things that asyncio's own has not.
+
+It marks when the loop works and when it waits. A loop that has worked for a second in one turn is blocked, whether by a
+view, a callback or a coroutine; a heartbeat timer would say the same, and wake an idle worker twice a second for it.
+
+It registers listening sockets with EPOLLEXCLUSIVE (epoll_ctl(2)): the kernel wakes one worker for a connection, and not
+all of them, of which all but one find nothing.
+
+uvloop has no selector; `beat` is the timer in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import selectors
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from corelet.base.scoreboard import BUSY, SINCE
+
+BEAT_SECONDS = 0.5
+
+
+class MarkingSelector(selectors.EpollSelector):
+    """An EpollSelector that writes into `cells`, and calls `publish` each time before it waits."""
+
+    def __init__(self, cells: memoryview[float]) -> None:
+        super().__init__()
+        self.publish: Callable[[], None] = _nothing
+        self._cells = cells
+        self._exclusive: set[int] = set()
+        self._edges: set[int] = set()
+        cells[SINCE] = monotonic()
+
+    def share(self, descriptor: int) -> None:
+        """From now on this descriptor is registered as one that other processes wait for too."""
+        self._exclusive.add(descriptor)
+
+    def edge(self, descriptor: int) -> None:
+        """From now on this descriptor is registered edge-triggered."""
+        self._edges.add(descriptor)
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        """Register as the base class does; a shared listening socket exclusively."""
+        key = super().register(fileobj, events, data)
+        if events == selectors.EVENT_READ:
+            epoll: Any = self._selector  # type: ignore[attr-defined]
+            if key.fd in self._exclusive:
+                epoll.unregister(key.fd)  # a registration cannot be made exclusive afterwards
+                epoll.register(key.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            elif key.fd in self._edges:
+                epoll.modify(key.fd, select.EPOLLIN | select.EPOLLET)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for events; meanwhile the page says that the loop waits."""
+        self.publish()
+        cells = self._cells
+        cells[BUSY] += monotonic() - cells[SINCE]
+        cells[SINCE] = 0.0
+        try:
+            found = super().select(timeout)
+        finally:
+            cells[SINCE] = monotonic()
+        if self._exclusive and len(found) > 1:
+            # A connection first: its wake-up is spent on us, and a view that goes on before it may compute for long.
+            found.sort(key=lambda pair: pair[0].fd not in self._exclusive)
+        return found
+
+
+def beat(loop: asyncio.AbstractEventLoop, cells: memoryview[float], publish: Callable[[], None]) -> None:
+    """For a loop without a selector: note the time twice a second. A time that grows old is a blocked loop."""
+    publish()
+    cells[SINCE] = monotonic()
+    loop.call_later(BEAT_SECONDS, beat, loop, cells, publish)
+
+
+def _nothing() -> None:
+    """Nobody wants to be told yet."""
