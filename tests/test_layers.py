@@ -19,6 +19,8 @@ FENCES = {
     "greenlet": ("server/corelet/serving/cores.py",),
     "httptools": ("server/corelet/wire/http1.py",),
     "uvloop": ("server/corelet/serving/worker.py",),
+    "watchfiles": ("server/corelet/process/autoreload.py",),
+    "setproctitle": ("server/corelet/process/title.py",),
 }
 CALLS = {
     "print": ("server/corelet/cli.py",),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from corelet.process.fleet import NEVER, Fleet
+from corelet.process.fleet import NEVER, Fleet, Member
 from corelet.process.life import State
 from corelet.process.plan import Finish, Kill, Retire, Start, next_time, plan
 
@@ -21,6 +21,23 @@ LONG = 10_000  # events: a trace that goes on for longer never ends
 LOADING = (0.0, 0.2, 0.5, 1.0, 3.0, 12.0)
 ENDING = (0.0, 0.01, 0.5, 2.0, 10.0, 26.0, 30.0, NEVER)
 LIVES = (0.0, 0.1, 1.0, 5.0, 9.0, 11.0, 60.0)
+BEGIN = 100.0
+
+
+def at_start(wanted: int) -> Fleet:
+    """Nothing is there yet."""
+    return Fleet(wanted, worker_mercy=25.0, stop_mercy=25.0)
+
+
+def in_power(wanted: int) -> Fleet:
+    """Generation 1 serves: worker 1 is process 11, worker 2 process 12, and so on."""
+    members = tuple(Member(10 + seat, seat, 1, State.READY, BEGIN - 1000.0) for seat in range(1, wanted + 1))
+    return replace(at_start(wanted), generation=1, coming=0, members=members)
+
+
+def adopted(wanted: int) -> Fleet:
+    """A re-exec: the workers of the program before serve until ours are ready."""
+    return replace(in_power(wanted), coming=2, newest=2)
 
 
 @dataclass
@@ -33,7 +50,6 @@ class Habits:
     broken_start: bool = False
     no_process: float = 0.0  # that fork fails
     orders: tuple[str, ...] = ()
-    chain: bool = True  # reloads may be chain reloads
 
 
 @dataclass(slots=True)
@@ -55,7 +71,7 @@ class World:
     chance: random.Random
     habits: Habits
     fleet: Fleet
-    now: float = 100.0
+    now: float = BEGIN
     processes: dict[int, Process] = field(default_factory=dict)
     agenda: list[tuple[float, int, str, int]] = field(default_factory=list)
     count: int = 0
@@ -67,7 +83,7 @@ class World:
     expected_code: int | None = None
     finished: int | None = None
     is_calm: bool = False
-    story: list[str] = field(default_factory=list)
+    story: list[tuple[float, object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.habits.broken_start:
@@ -94,7 +110,7 @@ class World:
 
     def carry_out(self, action: Start | Retire | Kill | Finish) -> None:
         """Do it, and tell the fleet."""
-        self.note(str(action))
+        self.note(action)
         if isinstance(action, Start):
             self.fork(action.worker)
         elif isinstance(action, Retire):
@@ -264,15 +280,17 @@ class World:
 
     # -- what must be true ----------------------------------------------------------------------------------------
 
-    def note(self, text: str) -> None:
-        self.story.append(f"{self.now - 100:8.2f}  {text}")
+    def note(self, what: object) -> None:
+        """A line of the story."""
+        self.story.append((self.now - BEGIN, what))
 
     def check_nothing_is_due_before(self, then: float) -> None:
-        if then > self.now:
-            middle = self.now + (min(then, self.now + 100) - self.now) * self.chance.random()
-            for moment in (middle, math.nextafter(then, 0.0) if then != NEVER else middle):
-                actions = plan(self.fleet, moment)
-                assert not actions, f"due at {moment}, and nobody would have woken: {actions}"
+        """Nobody wakes until then, so the plan must stay empty."""
+        if then > self.now + 0.001:
+            middle = self.now + (then - self.now) * self.chance.random()
+            moment = self.chance.choice((middle, math.nextafter(then, 0.0)))
+            actions = plan(self.fleet, moment)
+            assert not actions, f"due at {moment}, and nobody would have woken: {actions}"
 
     def change(self, fleet: Fleet) -> None:
         """The fleet is now this: look at what holds at every moment, between two actions too."""
@@ -336,4 +354,5 @@ class World:
 
     def told(self) -> str:
         """The story, for somebody who has to find out."""
-        return "\n".join([*self.story, *map(str, self.fleet.members), repr(self.fleet)])
+        story = (f"{seconds:8.2f}  {what}" for seconds, what in self.story)
+        return "\n".join([*story, repr(self.fleet)])

@@ -27,7 +27,8 @@ class Channel:
 
     @classmethod
     def adopted(cls, descriptor: int) -> Channel:
-        """The end that this descriptor is (after a re-exec)."""
+        """The end that this descriptor is (after a re-exec). No child of ours gets it from here on."""
+        os.set_inheritable(descriptor, False)
         return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=descriptor))
 
     def fileno(self) -> int:
@@ -57,9 +58,9 @@ class Channel:
                 self.ended = True
         return found
 
-    def inherit(self) -> int:
-        """Let the descriptor survive an exec; returns it."""
-        os.set_inheritable(self._sock.fileno(), True)
+    def survive_exec(self, survives: bool = True) -> int:
+        """Let the descriptor survive an exec, or not; returns it."""
+        os.set_inheritable(self._sock.fileno(), survives)
         return self._sock.fileno()
 
     def close(self) -> None:

@@ -206,6 +206,10 @@ class Control:
                 )
         except OSError as error:
             logger.error("the new master cannot be started: %s; the old one goes on", error.strerror)
+            for sock in prepared.sockets:
+                sock.set_inheritable(False)
+            for child in master.children.values():
+                child.channel.survive_exec(False)
 
     # -- the end --------------------------------------------------------------------------------------------------
 

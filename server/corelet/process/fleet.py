@@ -184,7 +184,8 @@ class Fleet:
     def _paused(self, worker: int, now: float) -> Self:
         """One more death on a seat: the first is made good at once, those after it wait longer and longer."""
         strikes = self.pause(worker).strikes + 1
-        seconds = 0.0 if strikes == 1 else min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (strikes - 2))
+        doubled = FIRST_PAUSE_SECONDS * 2 ** min(strikes - 2, 10)  # a thousand strikes are no float any more
+        seconds = 0.0 if strikes == 1 else min(LONGEST_PAUSE_SECONDS, doubled)
         pauses = (*_without(self.pauses, worker), (worker, Pause(strikes, now + seconds)))
         return replace(self, pauses=pauses)
 

@@ -411,7 +411,7 @@ class Master:
         return tuple(
             HandedWorker(
                 pid=member.pid, worker=member.worker, generation=member.generation,
-                channel=self.children[member.pid].channel.inherit(),
+                channel=self.children[member.pid].channel.survive_exec(),
                 seconds=None if member.state is State.READY else max(0.0, member.kill_at - now),
             )
             for member in self.fleet.in_state(State.READY, State.DRAINING)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from corelet.base.errors import ClientDisconnected, HarakiriError, Unwind
 
 if TYPE_CHECKING:
-    from corelet.serving.cores import Core, Hub
+    from corelet.serving.cores import Core
+    from corelet.serving.hub import Hub
 
 NEVER = float("inf")
 SWEEP_SECONDS = 0.5

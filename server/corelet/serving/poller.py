@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from corelet.serving.cores import Hub
+    from corelet.serving.hub import Hub
 
 logger = logging.getLogger("corelet.poller")
 

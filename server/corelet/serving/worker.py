@@ -26,9 +26,10 @@ from corelet.base.outcome import Outcome
 from corelet.base.scoreboard import CONNECTIONS, EXCEPTIONS, HARAKIRIS, IN_USE, QUEUED, REQUESTS, Scoreboard
 from corelet.serving import local
 from corelet.serving.connection import Connection
-from corelet.serving.cores import Core, Hub
+from corelet.serving.cores import Core
 from corelet.serving.deadlines import SWEEP_SECONDS, DeadlineQueue
 from corelet.serving.http import HttpConnection
+from corelet.serving.hub import Hub
 from corelet.serving.listener import Listener
 from corelet.serving.overdue import NEVER
 from corelet.serving.poller import Poller
