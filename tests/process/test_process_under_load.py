@@ -11,42 +11,53 @@ import os
 import random
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from harness import fronting
-from load import RECORDING, Load, Record, loading, wait_for_requests
+from load import RECORDING, Load, Record, Report, loading, wait_for_requests
 from masters import Master, mastered
 
 LOCATIONS = """
     keepalive_requests 100000;
-    location / { uwsgi_pass %s; include uwsgi_params; uwsgi_next_upstream off; }
+    location / { uwsgi_pass %s; uwsgi_next_upstream off; }
 """
 
 
 @dataclass
 class Site:
-    """A server under load."""
+    """A server under load, and the kills that it has suffered: (pid, before, after) in the clock of the clients."""
 
     server: Master
     load: Load
+    kills: list[tuple[int, float, float]] = field(default_factory=list)
 
     def some_requests(self, count: int = 20) -> None:
         wait_for_requests(self.server.folder, count)
 
-    def result(self):
-        """End the load; (what the clients say, what the application wrote down). Then the server ends in order."""
+    def kill_one(self, chosen: random.Random) -> None:
+        """SIGKILL to a worker that serves; waits until its master has seen its end."""
+        pid = chosen.choice(list(self.server.ready().values()))
+        before = time.monotonic()
+        start = self.server.mark()
+        os.kill(pid, signal.SIGKILL)
+        self.server.wait(f"(pid {pid}) died: killed by SIGKILL", start)
+        self.kills.append((pid, before, time.monotonic()))
+
+    def ends(self) -> tuple[Report, Record]:
+        """End the load, then the server: what the clients say, and what the application wrote down."""
         report = self.load.stop()
         assert self.server.stop() == 0
-        assert f"stopped after {len(Record.read(self.server.folder).began)} requests" or True
+        assert self.server.ready() == {}
         return report, Record.read(self.server.folder)
 
     def lost_nothing(self) -> None:
-        report, record = self.result()
+        report, record = self.ends()
         assert report.failed == []
         assert report.resets == 0
         assert record.cut == {}
         assert report.ok == len(record.began)
+        assert f"stopped after {report.ok} requests" in self.server.log.text()
 
 
 @contextlib.contextmanager
@@ -66,13 +77,94 @@ def site(folder, *arguments, **how):
 
 
 @pytest.mark.parametrize(
-    ("count", "arguments"),
-    [(20, ()), (6, ("--loop", "uvloop")), (6, ("--processes", "1"))],
-    ids=["two-workers", "uvloop", "one-worker"],
+    ("count", "arguments", "says"),
+    [
+        (20, (), "master of 2 workers"),
+        (6, ("--loop", "uvloop"), "loop uvloop"),
+        (6, ("--processes", "1"), "master of 1 worker"),
+    ],
+    ids=["two_workers", "uvloop", "one_worker"],
 )
-def test_reloads_lose_no_request(tmp_path, count, arguments):
+def test_reloads_lose_no_request(tmp_path, count, arguments, says):
     with site(tmp_path, *arguments) as here:
+        assert says in here.server.log.text()
         for number in range(count):
             assert here.server.reload() == 2 + number
             here.some_requests()
         here.lost_nothing()
+
+
+def test_of_a_killed_worker_only_the_requests_inside_it_fail(tmp_path):
+    chosen = random.Random(3)
+    with site(tmp_path) as here:
+        for number in range(20):
+            if number % 2:  # in the midst of a reload, which also forgives the seats their dead
+                here.server.signal(signal.SIGHUP)
+            start = here.server.mark()
+            here.kill_one(chosen)
+            if number % 2:
+                here.server.wait_for_generation(start)
+            here.some_requests()
+        report, record = here.ends()
+    killed = {pid for pid, _, _ in here.kills}
+    assert len(killed) == 20
+    assert set(record.cut.values()) <= killed
+    failed = {failure.number: failure for failure in report.failed}
+    assert set(record.cut) <= set(failed)  # nobody can have been answered for them
+    unbegun = 0
+    for number, failure in failed.items():
+        pids = {pid for pid, before, after in here.kills if failure.begin <= after and failure.end >= before}
+        assert pids, f"{failure} was under way at no kill"
+        assert record.began.get(number) in {*pids, None}, f"{failure} was in a worker that nobody killed"
+        unbegun += number not in record.began
+    # A worker may have taken a connection and not yet read it, or have kept one on which the next request came.
+    print("STAT", report.ok, len(failed), len(record.cut), unbegun, report.resets)
+    assert unbegun <= len(killed)
+    assert len(failed) <= len(record.cut) + 2 * len(killed)
+
+
+def test_ten_starts_of_a_new_master_lose_no_request(tmp_path):
+    with site(tmp_path) as here:
+        for number in range(10):
+            start = here.server.mark()
+            here.server.order("x")
+            here.server.wait("new master: exec of", start)
+            assert here.server.wait_for_generation(start) == 2 + number
+            here.some_requests()
+        here.lost_nothing()
+
+
+def test_resizing_chain_reloads_and_recycling_lose_no_request(tmp_path):
+    with site(tmp_path, "--max-requests", "150", "--min-worker-lifetime", "0") as here:
+        for _ in range(3):
+            for wanted in (3, 4, 5):
+                start = here.server.mark()
+                here.server.signal(signal.SIGTTIN)
+                here.server.wait_for_worker("is ready", start, worker=wanted)
+            here.some_requests()
+            for wanted in (4, 3, 2, 1):
+                start = here.server.mark()
+                here.server.signal(signal.SIGTTOU)
+                here.server.wait(f"{wanted} workers instead of", start)
+            here.some_requests()
+            start = here.server.mark()
+            here.server.order("+c")
+            here.server.wait_for_generation(start)
+            here.some_requests(200)
+        assert here.server.log.count("max-requests") > 0
+        here.lost_nothing()
+
+
+def test_a_stop_under_load_finishes_what_has_begun(tmp_path):
+    with site(tmp_path) as here:
+        before = time.monotonic()
+        here.server.signal(signal.SIGTERM)
+        assert here.server.exit_code() == 0
+        report = here.load.stop()
+    record = Record.read(tmp_path)
+    assert record.cut == {}
+    assert report.resets == 0
+    assert report.ok == len(record.began)  # so nobody who failed had begun
+    assert {failure.how for failure in report.failed} <= {"502", "ConnectionRefusedError"}
+    assert min(failure.end for failure in report.failed) > before
+    assert f"stopped after {report.ok} requests" in here.server.log.text()

@@ -187,12 +187,13 @@ class Control:
         prepared = master.prepared
         left = handover.write(
             sockets=prepared.sockets,
-            workers=master.handed_workers(),
+            workers=master.crew.handed_workers(),
             generation=fleet.generation,
-            requests=master.requests(),
+            requests=master.crew.requests(),
             rest={
                 "daemons": master.daemons.handover(),
                 "crons": master.rounds.crons.handover(),
+                "wanted": fleet.wanted,
                 "fifos": [fifo.path for fifo in master.fifos if fifo.made],
             },
         )
@@ -208,7 +209,7 @@ class Control:
             logger.error("the new master cannot be started: %s; the old one goes on", error.strerror)
             for sock in prepared.sockets:
                 sock.set_inheritable(False)
-            for child in master.children.values():
+            for child in master.crew.children.values():
                 child.channel.survive_exec(False)
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ class Control:
         elif fleet.mercy_left > 0:
             logger.warning("stopping (%s): not waiting for running requests", why)
             master.change(fleet.stop(why, 0.0).shorten(0.0, now))
-            master.tell_all("hurry")
+            master.crew.tell_all("hurry")
         else:
             self._quit(why)
 
@@ -238,7 +239,7 @@ class Control:
         master.prepared.release()
         master.daemons.stop(time.monotonic())
         master.change(master.fleet.stop(why, 0.0).shorten(-1.0, time.monotonic()))
-        master.tell_all("quit")
+        master.crew.tell_all("quit")
 
     # -- the rest -------------------------------------------------------------------------------------------------
 
@@ -253,11 +254,11 @@ class Control:
         master = self.master
         master.paused = not master.paused
         logger.info("%s (%s)", "paused: nothing is accepted" if master.paused else "accepting again", why)
-        master.tell_all("pause" if master.paused else "resume")
+        master.crew.tell_all("pause" if master.paused else "resume")
 
     def _reopen_log(self, why: str) -> None:
         self.master.prepared.file.reopen()
-        self.master.tell_all("reopen")
+        self.master.crew.tell_all("reopen")
         logger.info("log opened again (%s)", why)
 
     def _reopen_fifos(self, why: str) -> None:
@@ -266,7 +267,7 @@ class Control:
 
     def looks(self) -> list[report.Look]:
         """All workers, as they are now."""
-        children = self.master.children
+        children = self.master.crew.children
         found = []
         for member in self.master.fleet.members:
             child = children.get(member.pid)
@@ -276,7 +277,7 @@ class Control:
 
     def _statistics(self, why: str) -> None:
         now = time.monotonic()
-        for line in report.statistics(self.looks(), self.master.served, now - self.master.born, now):
+        for line in report.statistics(self.looks(), self.master.crew.served, now - self.master.born, now):
             logger.info("%s", line)
 
     def _workers(self, why: str) -> None:

@@ -24,7 +24,8 @@ from corelet.process.watch import ADVICE
 from corelet.process.watchdog import Limits, Verdict, judge
 
 if TYPE_CHECKING:
-    from corelet.process.master import Child, Master
+    from corelet.process.crew import Child
+    from corelet.process.master import Master
 
 logger = logging.getLogger("corelet.process")
 
@@ -75,9 +76,9 @@ class Rounds:
             return
         self._next_round = now + self._seconds
         master = self.master
-        total = master.requests()
+        total = master.crew.requests()
         for member in master.fleet.in_state(State.READY, State.DRAINING):
-            child = master.children.get(member.pid)
+            child = master.crew.children.get(member.pid)
             if child is not None and child.board is not None:
                 cells = child.board.cells
                 cells[OTHERS] = total - cells[REQUESTS]
@@ -100,7 +101,7 @@ class Rounds:
         glimpse = child.board.glimpse()
         child.seen, verdict = judge(glimpse, child.seen, self._limits, now)
         if verdict is Verdict.KILL:
-            self.master.kill(member.pid, f"still blocked {self._limits.grace:g} s after harakiri")
+            self.master.crew.kill(member.pid, f"still blocked {self._limits.grace:g} s after harakiri")
         elif verdict is not Verdict.NOTHING:
             child.stacks.ask(member.pid)
             self._dumps.append((now + DUMP_SECONDS, member.pid, verdict, glimpse, now - glimpse.since))
@@ -112,7 +113,7 @@ class Rounds:
         self._dumps = [dump for dump in self._dumps if dump[0] > now]
         for _at, pid, verdict, glimpse, seconds in due:
             member = self.master.fleet.member(pid)
-            child = self.master.children.get(pid)
+            child = self.master.crew.children.get(pid)
             if member is not None and child is not None and child.stacks is not None:
                 self._say(member, verdict, glimpse, seconds, child.stacks.read())
 
@@ -133,7 +134,7 @@ class Rounds:
     def _recycle(self, member: Member, now: float) -> None:
         why = recycling.reason(self.master.config, member, recycling.memory_of(member.pid), now)
         if why:
-            self.master.recycle(member, why, at_once="lifetime" in why)
+            self.master.crew.recycle(member, why, at_once="lifetime" in why)
 
     def _touched(self) -> None:
         for option, path in self._touch.changed():
@@ -158,7 +159,7 @@ class Rounds:
         shares = [
             self._busyness(child, seconds)
             for member in self.master.fleet.in_state(State.READY)
-            if (child := self.master.children.get(member.pid)) is not None
+            if (child := self.master.crew.children.get(member.pid)) is not None
         ]
         before = dataclasses.replace(self._sizing, wanted=self.master.fleet.wanted)
         self._sizing = sizing.judge(self._policy, before, shares, now)

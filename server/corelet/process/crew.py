@@ -1,0 +1,276 @@
+"""The worker processes of a master: forked, told, listened to, killed and waited for.
+
+What is known of a process stands in two places: its place in the Fleet, which decisions are made by, and the Child
+here, which holds what only the master has: its end of the channel, the shared page, the descriptor of its stacks. A
+worker's words and its end are folded into the fleet by `Master.change`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from corelet.base.errors import LoadError
+from corelet.base.scoreboard import REQUESTS, Scoreboard
+from corelet.process import child, forking
+from corelet.process.channel import Channel, pair
+from corelet.process.fleet import Fleet, Member
+from corelet.process.handover import HandedWorker
+from corelet.process.life import State
+from corelet.process.plan import Retire
+from corelet.process.report import name_of
+from corelet.process.stacks import Stacks
+from corelet.process.watchdog import Seen
+from corelet.serving.siblings import Siblings
+
+if TYPE_CHECKING:
+    from corelet.process.master import Master
+
+logger = logging.getLogger("corelet.process")
+
+
+class WorkerFailed(LoadError):
+    """The first workers could not start; the message is theirs, and so is the exit code."""
+
+    def __init__(self, message: str, exit_code: int, detail: str = "") -> None:
+        super().__init__(message, detail)
+        self.exit_code = exit_code
+
+
+@dataclass
+class Child:
+    """What is known of a worker process beside its place in the fleet. No board: the program before has forked it."""
+
+    channel: Channel
+    board: Scoreboard | None = None
+    stacks: Stacks | None = None
+    seen: Seen = field(default_factory=Seen)
+    stopped: bool = False  # by SIGSTOP
+    busy_seconds: float = 0.0  # when it was last judged
+
+    def close(self) -> None:
+        """Let go of everything that was made for it."""
+        self.channel.close()
+        if self.stacks is not None:
+            self.stacks.close()
+
+
+class Crew:
+    """All worker processes that have not been waited for yet, by their ids."""
+
+    def __init__(self, master: Master, served: int) -> None:
+        self.master = master
+        self.children: dict[int, Child] = {}
+        self.siblings = Siblings()
+        self.served = served  # requests of workers that have ended
+
+    def watch(self, pid: int, new: Child) -> None:
+        self.children[pid] = new
+        self.master.wait_for(new.channel.fileno(), lambda: self._listen(pid))
+
+    def _listen(self, pid: int) -> None:
+        """Hear what a worker says."""
+        found = self.children[pid]
+        for word, text in found.channel.receive():
+            member = self.master.fleet.member(pid)
+            if member is not None:
+                self._told_by(member, word, text)
+        if found.channel.ended and found.channel.fileno() in self.master.waiting:
+            self.master.forget(found.channel.fileno())
+
+    def _told_by(self, member: Member, word: str, text: str) -> None:
+        """One word of a worker's; see channel.py."""
+        now = time.monotonic()
+        if word == "ready" and member.state is State.STARTING:
+            logger.info("%s is ready", name_of(member))
+            if self.master.paused:
+                self.children[member.pid].channel.send("pause")
+            self.master.change(self.master.fleet.ready(member.pid, now))
+        elif word == "failed":
+            code, _, rest = text.partition(" ")
+            message, _, detail = rest.partition("\0")
+            self._could_not_load(member, int(code), message, detail)
+        elif word == "leaving":
+            logger.info("%s was told to end by somebody else (%s)", name_of(member), text)
+            self.master.change(self.master.fleet.left(member.pid, now))
+        elif word == "recycle":
+            self.recycle(member, text)
+        elif word == "changed":
+            self.master.control.obey("reload", f"py-autoreload {text}")
+
+    def recycle(self, member: Member, why: str, at_once: bool = False) -> None:
+        """Replace a worker, as soon as it is old enough, by one that is ready first."""
+        if not member.leave:
+            logger.info("%s is to be replaced: %s", name_of(member), why)
+        oldest = time.monotonic() if at_once else member.born + self.master.config.min_worker_lifetime
+        self.master.change(self.master.fleet.recycle(member.pid, why, oldest))
+
+    def _could_not_load(self, member: Member, exit_code: int, message: str, detail: str) -> None:
+        fleet = self.master.fleet.could_not_load(member.pid, exit_code, time.monotonic())
+        self._given_up(member, fleet, message, exit_code, detail)
+
+    def _given_up(self, member: Member, fleet: Fleet, message: str, exit_code: int, detail: str = "") -> None:
+        """A worker did not come up; say what follows from it."""
+        first = not self.master.fleet.generation
+        given_up = self.master.fleet.coming and not fleet.coming
+        generation = self.master.fleet.coming
+        extra = {"detail": detail}
+        if first and fleet.stopping and self.master.failure is None:
+            self.master.failure = WorkerFailed(message, exit_code, detail)
+        elif given_up:
+            logger.error(
+                "generation %d failed: %s: %s; generation %d goes on serving",
+                generation, name_of(member), message, fleet.generation, extra=extra,
+            )  # fmt: skip
+            self.master.control.generation_failed()
+        elif not first:
+            logger.error("%s: %s; it is tried again later", name_of(member), message, extra=extra)
+        self.master.change(fleet)
+
+    def reap(self) -> None:
+        """Take note of every child that has ended, or was stopped."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self.children:
+                self._worker_changed(pid, status)
+            elif not os.WIFSTOPPED(status) and not os.WIFCONTINUED(status):
+                self.master.control.reaped(pid, status) or self.master.rounds.reaped(pid, status)
+
+    def _worker_changed(self, pid: int, status: int) -> None:
+        found = self.children[pid]
+        if os.WIFCONTINUED(status):
+            found.stopped = False
+        elif os.WIFSTOPPED(status):
+            found.stopped = True
+            self._was_stopped(pid, status)
+        else:
+            self._listen(pid)  # its last words
+            self._ended(pid, status)
+
+    def _was_stopped(self, pid: int, status: int) -> None:
+        """SIGSTOP: it holds its connections and hears nothing. Others take its place; it is killed if it stays so."""
+        member = self.master.fleet.member(pid)
+        self.siblings.call()  # the kernel may have chosen it for a connection
+        if member is not None:
+            name = signal.Signals(os.WSTOPSIG(status)).name
+            logger.warning("%s was stopped by %s; `kill -CONT %d` lets it go on", name_of(member), name, pid)
+            if member.state is State.READY:
+                self.recycle(member, f"stopped by {name}", at_once=True)
+
+    def _ended(self, pid: int, status: int) -> None:
+        found = self.children.pop(pid)
+        if found.channel.fileno() in self.master.waiting:
+            self.master.forget(found.channel.fileno())
+        if found.board is not None:
+            self.served += found.board.glimpse().requests
+        found.close()
+        self.siblings.call()
+        member = self.master.fleet.member(pid)
+        if member is None:
+            return
+        fleet = self.master.fleet.reaped(pid, time.monotonic())
+        how = _how(status)
+        if member.state is State.DRAINING and status == 0:
+            logger.info("%s ended", name_of(member))
+        elif member.alive and member.state is not State.DRAINING:
+            logger.error("%s died: %s", name_of(member), how)
+            if member.state is State.STARTING:
+                message = f"worker {member.worker} died while it loaded the application: {how}"
+                self._given_up(member, fleet, message, LoadError.exit_code)
+                return
+        elif member.state is not State.FAILED:
+            logger.info("%s ended: %s", name_of(member), how)
+        self.master.change(fleet)
+
+    # -- orders to them -------------------------------------------------------------------------------------------
+
+    def start(self, worker: int, now: float) -> None:
+        """Fork a process for this seat."""
+        ours, theirs = pair()
+        new = Child(ours, Scoreboard(), Stacks())
+        master, prepared = self.master, self.master.prepared
+        seat = child.Seat(
+            worker=worker, config=master.config, sockets=prepared.sockets, file=prepared.file, hooks=prepared.hooks,
+            title=prepared.title, channel=theirs, board=new.board or Scoreboard(), stacks=new.stacks or Stacks(),
+            siblings=self.siblings, applications=master.applications, leave_behind=lambda: self._leave_behind(ours),
+        )  # fmt: skip
+        try:
+            pid = forking.fork(lambda: child.run(seat))
+        except OSError as error:
+            logger.error("worker %d cannot be started: %s; it is tried again", worker, error.strerror)
+            new.close()
+            self.master.change(self.master.fleet.not_started(worker, now))
+        else:
+            self.watch(pid, new)
+            self.master.change(self.master.fleet.started(worker, pid, now))
+        finally:
+            theirs.close()
+
+    def _leave_behind(self, ours: Channel) -> None:
+        """In a worker: close what is the master's, so that its end is noticed, and nobody else hears our words."""
+        ours.close()
+        for each in self.children.values():
+            each.channel.close()
+        self.master.signals.close()
+        for fifo in self.master.fifos:
+            fifo.close()
+
+    def retire(self, action: Retire, now: float) -> None:
+        """Tell a process to end. One that loads hears no word yet, but has the default action for SIGTERM."""
+        member = self.master.fleet.member(action.pid)
+        if member is None:
+            return
+        if not self.master.fleet.stopping:
+            logger.info("%s retires: %s", name_of(member), action.why)
+        self.children[action.pid].channel.send("drain", f"{action.seconds:.3f}")
+        if member.state is State.STARTING:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(action.pid, signal.SIGTERM)
+        self.master.change(self.master.fleet.told(action.pid, action.seconds, now))
+
+    def kill(self, pid: int, why: str) -> None:
+        """SIGKILL, and say why."""
+        member = self.master.fleet.member(pid)
+        if member is not None:
+            logger.warning("%s is killed: %s", name_of(member), why)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.master.change(self.master.fleet.killed(pid))
+
+    def tell_all(self, word: str) -> None:
+        """Say a word to every worker."""
+        for each in self.children.values():
+            each.channel.send(word)
+
+    def handed_workers(self) -> tuple[HandedWorker, ...]:
+        """Our workers, for the program that we are about to become; their channels survive the exec."""
+        now = time.monotonic()
+        return tuple(
+            HandedWorker(
+                pid=member.pid, worker=member.worker, generation=member.generation,
+                channel=self.children[member.pid].channel.survive_exec(),
+                seconds=None if member.state is State.READY else max(0.0, member.kill_at - now),
+            )
+            for member in self.master.fleet.in_state(State.READY, State.DRAINING)
+        )  # fmt: skip
+
+    def requests(self) -> int:
+        """How many requests all workers have served."""
+        return self.served + sum(int(each.board.cells[REQUESTS]) for each in self.children.values() if each.board)
+
+
+def _how(status: int) -> str:
+    """How a process ended, in words."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit code {os.WEXITSTATUS(status)}"
