@@ -243,7 +243,7 @@ class World:
 
     # -- time -----------------------------------------------------------------------------------------------------
 
-    def run(self, orders: int) -> None:
+    def run(self, orders: int, *, rest: bool = True) -> None:
         """Go on until so many orders have been given, at random times; then let everything come to rest."""
         for _ in range(orders):
             self.go_on_until(self.now + self.chance.choice((0.0, 0.0, 0.1, 0.5, 1.5, 4.0, 15.0)))
@@ -252,8 +252,9 @@ class World:
             for _ in range(self.chance.choice((1, 1, 1, 2, 3))):  # some are heard of together
                 self.order(self.chance.choice(self.habits.orders))
             self.settle()
-        self.is_calm = True
-        self.go_on_until(NEVER)
+        if rest:
+            self.is_calm = True
+            self.go_on_until(NEVER)
 
     def go_on_until(self, end: float) -> None:
         """Live, waking only for what happens and for what the fleet has named as its next time."""

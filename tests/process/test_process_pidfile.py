@@ -163,6 +163,25 @@ def test_a_file_that_cannot_be_made_is_an_error_that_says_where_it_could(open_fo
         PidFiles(Config(pidfile=str(open_folder / "run" / "app.pid"))).write_early()
 
 
+IN_A_STICKY_FOLDER = """
+import os, sys
+from corelet.base.config import Config
+from corelet.process.pidfile import PidFiles
+if os.geteuid() == 0:
+    os.setuid(int(sys.argv[1]))
+PidFiles(Config(pidfile="app.pid")).write_early()
+print(open("app.pid").read() == f"{os.getpid()}\\n", os.listdir())
+"""
+
+
+def test_a_file_that_may_be_written_but_not_replaced_leaves_no_temporary_one_behind(open_folder):
+    """As in /tmp: there, files of others are not to be renamed over."""
+    (open_folder / "app.pid").write_text("1\n")
+    os.chmod(open_folder / "app.pid", 0o666)
+    os.chmod(open_folder, 0o1777)
+    assert as_nobody(IN_A_STICKY_FOLDER, open_folder) == ["True ['app.pid']"]
+
+
 def test_what_is_no_pid_file_is_not_overwritten(folder):
     (folder / "app.py").write_text("import os\n")
     with pytest.raises(OperatorError, match=r"^pidfile .*app\.py: expected a process id; got 'import os', so it"):

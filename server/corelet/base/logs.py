@@ -51,7 +51,9 @@ class LogFile:
         except ConfigError as error:
             logging.getLogger("corelet").error("%s; still writing to the file that was open", error)
             return
-        os.dup2(fresh, self.descriptor, inheritable=False)
+        os.dup2(fresh, self.descriptor, inheritable=self.descriptor == STDERR)
+        if self.descriptor == STDERR:  # redirected: what the application prints goes the same way
+            os.dup2(fresh, 1)
         os.close(fresh)
 
     def redirect_standard_streams(self) -> None:

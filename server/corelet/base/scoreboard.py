@@ -80,6 +80,12 @@ class Scoreboard:
 
     # -- read by the master ---------------------------------------------------------------------------------------
 
+    def busy_seconds(self, now: float) -> float:
+        """How long the loop has worked, the turn that is going on included."""
+        cells = self.cells
+        since = cells[SINCE]
+        return cells[BUSY] + (now - since if since else 0.0)
+
     def glimpse(self) -> Glimpse:
         """Return what the page says now."""
         cells = self.cells

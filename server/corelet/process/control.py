@@ -21,6 +21,7 @@ from corelet.base.config import Config
 from corelet.base.errors import OperatorError
 from corelet.process import commands, handover, report, signals
 from corelet.process.fifo import SIGNALS, MasterFifo
+from corelet.process.fleet import KILL_GRACE_SECONDS
 from corelet.process.life import State
 from corelet.process.listening import ListeningSocket
 from corelet.process.recycling import memory_of
@@ -224,9 +225,11 @@ class Control:
             master.prepared.notifier.stopping()
             master.prepared.release()
             master.daemons.stop(now)
+            master.end_by = now + fleet.stop_mercy
             master.change(fleet.stop(why, fleet.stop_mercy).shorten(fleet.stop_mercy, now))
         elif fleet.mercy_left > 0:
             logger.warning("stopping (%s): not waiting for running requests", why)
+            master.end_by = min(master.end_by, now + KILL_GRACE_SECONDS)
             master.change(fleet.stop(why, 0.0).shorten(0.0, now))
             master.crew.tell_all("hurry")
         else:
@@ -238,6 +241,7 @@ class Control:
         master.prepared.notifier.stopping()
         master.prepared.release()
         master.daemons.stop(time.monotonic())
+        master.end_by = 0.0
         master.change(master.fleet.stop(why, 0.0).shorten(-1.0, time.monotonic()))
         master.crew.tell_all("quit")
 

@@ -53,6 +53,11 @@ class Child:
     stopped: bool = False  # by SIGSTOP
     busy_seconds: float = 0.0  # when it was last judged
 
+    def begin_to_judge(self, now: float) -> None:
+        """What it has worked so far was loading, and says nothing about its load."""
+        if self.board is not None:
+            self.busy_seconds = self.board.busy_seconds(now)
+
     def close(self) -> None:
         """Let go of everything that was made for it."""
         self.channel.close()
@@ -88,6 +93,7 @@ class Crew:
         now = time.monotonic()
         if word == "ready" and member.state is State.STARTING:
             logger.info("%s is ready", name_of(member))
+            self.children[member.pid].begin_to_judge(now)
             if self.master.paused:
                 self.children[member.pid].channel.send("pause")
             self.master.change(self.master.fleet.ready(member.pid, now))
@@ -220,7 +226,9 @@ class Crew:
         """In a worker: close what is the master's, so that its end is noticed, and nobody else hears our words."""
         ours.close()
         for each in self.children.values():
-            each.channel.close()
+            each.close()
+        for sock in self.master.prepared.no_longer_wanted:
+            sock.close()
         self.master.signals.close()
         for fifo in self.master.fifos:
             fifo.close()

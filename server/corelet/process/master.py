@@ -28,7 +28,7 @@ from corelet.process.fifo import MasterFifo
 from corelet.process.fleet import Fleet, Member
 from corelet.process.handover import Handover
 from corelet.process.life import State
-from corelet.process.plan import Action, Kill, Retire, Start, next_time, plan
+from corelet.process.plan import Action, Finish, Kill, Retire, Start, next_time, plan
 from corelet.process.prepare import Prepared, announce, load
 from corelet.process.rounds import Rounds
 from corelet.process.signals import SignalPipe
@@ -54,6 +54,7 @@ class Master:
         self.is_ready = False
         self.paused = False
         self.exit_code: int | None = None
+        self.end_by = 0.0  # until then attached daemons may take their time to end
         self.signals = SignalPipe()
         made = handed.rest["fifos"] if handed is not None else ()
         self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
@@ -179,7 +180,7 @@ class Master:
         while self.exit_code is None:
             now = time.monotonic()
             actions = plan(self.fleet, now)
-            if not actions:
+            if not actions or (self.daemons.running and now < self.end_by and isinstance(actions[0], Finish)):
                 return False
             for action in actions:
                 self._do(action, now)

@@ -110,8 +110,6 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None) -> Prep
         prepared.release()
         prepared.pid_files.retire(config.vacuum)
         raise
-    if os.geteuid() == 0 and identity is None:
-        logger.warning("running as root: give uid, a user who needs only to read the application")
     return prepared
 
 
@@ -132,6 +130,8 @@ def announce(config: Config, sockets: list[ListeningSocket], workers: str = "") 
     logger.info("corelet %s on %s, pid %d, %s", __version__, python, os.getpid(), who)
     for sock in sockets:
         logger.info("listening on %s (%s)", sock.name, sock.address.protocol)
+    if os.geteuid() == 0 and not config.uid:
+        logger.warning("running as root: give uid, a user who needs only to read the application")
 
 
 def raise_descriptor_limit() -> None:

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from corelet.base.errors import OperatorError
-from corelet.base.scoreboard import BUSY, IN_USE, OTHERS, REQUESTS, SINCE, Glimpse
+from corelet.base.scoreboard import IN_USE, OTHERS, REQUESTS, SINCE, Glimpse
 from corelet.process import commands, recycling, sizing
 from corelet.process.fleet import Member
 from corelet.process.life import State
@@ -172,8 +172,7 @@ class Rounds:
         """Percent: of the time that the loop worked, or of cores in use, whichever is more."""
         if child.board is None:
             return 0.0
-        cells = child.board.cells
-        busy = cells[BUSY] + (time.monotonic() - cells[SINCE] if cells[SINCE] else 0.0)
+        busy = child.board.busy_seconds(time.monotonic())
         worked = (busy - child.busy_seconds) / seconds
         child.busy_seconds = busy
-        return 100 * min(1.0, max(worked, cells[IN_USE] / self.master.config.cores))
+        return 100 * min(1.0, max(worked, child.board.cells[IN_USE] / self.master.config.cores))
