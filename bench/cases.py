@@ -1,4 +1,4 @@
-"""What is asked of every contestant: three cases, and the request line and headers they are asked with.
+"""What is asked: three pages, a computation, and the request line and headers they are asked with.
 
 A case is a value: it knows the bytes that go out and the body that must come back, and nothing of servers or of the
 load generator. The headers stand here once, because the reply that is checked by hand and the load that is measured
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.apps.bench_app import HELLO, LARGE
+from bench.apps.bench_app import HELLO, LARGE, computed
 
 BROWSER_HEADERS = (
     ("Connection", "keep-alive"),
@@ -48,11 +48,21 @@ class Case:
 
 POST_BODY = (b"field=value&" * 1366)[:16_384]  # 16 KB: exactly the size the page is known by
 
-CASES = (
+COMPUTE_MS = 2
+
+
+def compute_case(iterations: int) -> Case:
+    """An application that holds the processor; its reply is the result of so many iterations."""
+    return Case("compute", f"{COMPUTE_MS} ms of computing", "GET", "/compute", b"", computed(iterations))
+
+
+PAGES = (
     Case("hello", "13-byte reply", "GET", "/hello", b"", HELLO),
     Case("large", "100 KB reply", "GET", "/large", b"", LARGE),
     Case("post", "16 KB POST", "POST", "/count", POST_BODY, b"16384 bytes"),
 )
+# How many iterations are COMPUTE_MS is found out at the beginning of a run (bench/compute.py).
+CASES = (*PAGES, compute_case(0))
 # Not measured: shows before the measurement that a body arrives byte for byte, which the count alone would not.
 ECHO = Case("echo", "16 KB echo", "POST", "/echo", POST_BODY, POST_BODY)
 

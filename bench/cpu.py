@@ -42,11 +42,16 @@ def tree_pids(root_pid: int) -> list[int]:
 
 def tree_cpu_us(root_pid: int) -> float:
     """CPU microseconds (user and system) the tree has used since its processes began."""
-    total = 0.0
+    return sum(cpu_us_by_pid(root_pid).values())
+
+
+def cpu_us_by_pid(root_pid: int) -> dict[int, float]:
+    """The same for each process of the tree, master and workers apart: its own and that of children it has waited for."""
+    used = {}
     for pid in tree_pids(root_pid):
         if fields := stat_fields(pid):
-            total += (int(fields[CUTIME]) + int(fields[CSTIME])) * US_PER_TICK + own_cpu_us(pid, fields)
-    return total
+            used[pid] = (int(fields[CUTIME]) + int(fields[CSTIME])) * US_PER_TICK + own_cpu_us(pid, fields)
+    return used
 
 
 def own_cpu_us(pid: int, fields: list[str]) -> float:

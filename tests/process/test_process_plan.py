@@ -556,12 +556,12 @@ KINDS = {
 }
 
 
-def lived(kind: str, habits: Habits, seed: int, *starts, orders: int = 6) -> World:
+def lived(kind: str, habits: Habits, seed: int, *starts, orders: int = 5) -> World:
     """The world after a trace; its story is told when a promise was not kept."""
-    return live(random.Random(f"{kind} {seed}"), habits, starts, orders)  # noqa: S311
+    return live(random.Random(f"{kind} {seed}"), habits, starts, orders)
 
 
-def live(chance: random.Random, habits: Habits, starts, orders: int = 6) -> World:
+def live(chance: random.Random, habits: Habits, starts, orders: int = 5) -> World:
     world = World(chance, habits, chance.choice(starts)(chance.randint(1, 4)))
     try:
         world.run(orders)
@@ -605,14 +605,16 @@ def test_the_old_generation_is_told_nothing_while_one_that_will_fail_is_coming()
 
 def test_a_start_that_cannot_be_loaded_always_ends():
     for seed in range(120):
-        world = lived("start", Habits(broken_start=True, orders=("resize", "recycle", "stop")), seed, at_start, orders=3)
+        world = lived(
+            "start", Habits(broken_start=True, orders=("resize", "recycle", "stop")), seed, at_start, orders=3
+        )
         assert world.finished in (0, 1, 22, 70), world.told()
 
 
 def test_a_stop_always_ends_in_order_and_in_time():
     habits = replace(KINDS["stops"], orders=("reload", "chain", "resize", "leave", "sigstop", "recycle"))
     for seed in range(200):
-        world = World(random.Random(seed), habits, in_power(3))  # noqa: S311
+        world = World(random.Random(seed), habits, in_power(3))
         try:
             world.run(2, rest=False)
             world.order("stop")

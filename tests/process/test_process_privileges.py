@@ -16,7 +16,7 @@ from corelet.process.privileges import Identity, apply_umask, become, identity_o
 
 NOBODY = pwd.getpwnam("nobody")
 AS_ROOT = Identity(0, 0, (0, 20))
-AS_USER = Identity(1000, 1001, (1001, 27))
+AS_USER = Identity(1000, 1001, (27,))  # a list of groups need not hold one's own
 
 
 def user_with_more_groups():
@@ -168,13 +168,14 @@ def test_one_becomes_the_identity_for_good_or_is_told_what_is_missing():
         assert "Operation not permitted; the capabilities SETUID and SETGID are needed" in printed
 
 
-def test_a_launcher_that_pinned_the_capabilities_makes_the_drop_worthless_and_is_told():
+@pytest.mark.parametrize("gid", [12345, 0])
+def test_a_launcher_that_pinned_the_capabilities_makes_the_drop_worthless_and_is_told(gid):
     # prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP): setuid() then leaves every capability in place.
     printed = in_a_process(
         f"import ctypes\n"
         f"ctypes.CDLL(None).prctl(28, 1 << 2, 0, 0, 0)\n"
         f"try:\n"
-        f"    become(Identity({NOBODY.pw_uid}, 12345, (12345,)))\n"
+        f"    become(Identity({NOBODY.pw_uid}, {gid}, ({gid},)))\n"
         f"except OperatorError as error:\n"
         f"    print(error)\n"
     )
