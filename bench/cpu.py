@@ -46,7 +46,7 @@ def tree_cpu_us(root_pid: int) -> float:
 
 
 def cpu_us_by_pid(root_pid: int) -> dict[int, float]:
-    """The same for each process of the tree, master and workers apart: its own and that of children it has waited for."""
+    """The same for each process, master and workers apart: its own and that of children it has waited for."""
     used = {}
     for pid in tree_pids(root_pid):
         if fields := stat_fields(pid):
@@ -70,6 +70,22 @@ def stat_fields(pid: int) -> list[str] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return text.rpartition(")")[2].split()  # a command name may hold spaces and parentheses
+
+
+def scheduled_ns(pid: int) -> int:
+    """Nanoseconds on a processor of a process' living threads, from /proc/PID/task/TID/schedstat."""
+    return sum(
+        int(path.read_text(encoding="ascii").split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")
+    )
+
+
+def voluntary_switches(pid: int) -> int:
+    """How often a process' living threads gave up a processor by themselves: once for each time they were woken."""
+    name, total = "voluntary_ctxt_switches:", 0
+    for path in Path(f"/proc/{pid}/task").glob("*/status"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        total += next(int(line.removeprefix(name)) for line in lines if line.startswith(name))
+    return total
 
 
 def machine_busy_us() -> float:

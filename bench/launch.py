@@ -19,13 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cpu import tree_pids
+from bench.cpu import tree_cpu_us, tree_pids
 from bench.servers import Contestant, Place
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_SECONDS = 20.0
 STOP_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.02
+REST_TIMEOUT_SECONDS = 2.0
+RESTING_US = 1_000  # used within one poll: 5 % of a core
 
 
 class NotStarted(Exception):
@@ -113,6 +115,28 @@ def accepts(address: str) -> bool:
         except OSError:
             return False
         return True
+
+
+def wait_for_rest(running: Running) -> None:
+    """Wait until a server has done what was still asked of it when the load ended.
+
+    Requests that wrk leaves behind, up to one for each connection, would else be answered during the next slice, beside
+    another server: with 2 ms of computing for each that is a tenth of a second.
+    """
+    deadline = time.monotonic() + REST_TIMEOUT_SECONDS
+    used, before = tree_cpu_us(running.pid), 0.0
+    while used - before > RESTING_US and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        before, used = used, tree_cpu_us(running.pid)
+
+
+def wait_for_lines(running: Running, text: str, count: int) -> None:
+    """Wait until `text` stands so often in a server's output. Raises NotStarted."""
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while running.log.read_text(encoding="utf-8", errors="replace").count(text) < count:
+        if running.process.poll() is not None or time.monotonic() > deadline:
+            raise NotStarted(f"expected {count} × {text!r} in its output; its last words: {last_words(running.log)}")
+        time.sleep(POLL_SECONDS)
 
 
 def last_words(log: Path, count: int = 3) -> str:

@@ -15,9 +15,7 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,24 +26,28 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.cases import CASES, ECHO, Case
-from bench.cpu import children_cpu_us, machine_busy_us, tree_cpu_us
+from bench import idle, suspended
+from bench.apps.bench_app import ITERATIONS_VARIABLE
+from bench.cases import CASES, ECHO, Case, compute_case
+from bench.compute import calibrated_iterations, two_against_one
+from bench.cpu import children_cpu_us, cpu_us_by_pid, machine_busy_us, tree_cpu_us
+from bench.figures import Results, Sample
 from bench.launch import (
     NotStarted,
     Running,
     end_orderly_on_sigterm,
-    find_program,
     free_ports,
     start_contestant,
     start_nginx,
     stop,
+    wait_for_rest,
 )
 from bench.load import WrongReply, reply_size_bytes, run_slice
+from bench.machine import machine
 from bench.options import add_peers_option, peers_folders
 from bench.plot import draw
-from bench.report import Results, Sample, as_json, markdown
-from bench.servers import CONTESTANTS, HTTP, NGINX_UNIX, Contestant
-from bench.suspended import SERVERS, measure_all
+from bench.report import as_json, markdown
+from bench.servers import COMPUTE, CONTESTANTS, HTTP, NGINX_UNIX, Contestant
 
 WARM_UP_SECONDS = 1
 Row = TypeVar("Row", Case, Contestant)
@@ -74,26 +76,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report. Returns 0 when something was measured and no reply was wrong."""
     options = parse(arguments)
     end_orderly_on_sigterm()
-    peers = peers_folders(options)
-    cases = chosen(CASES, options.case)
-    problems: dict[str, str] = {}
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed; on Debian or Ubuntu: apt-get install wrk")
-    about = machine(peers)
-    with arena(chosen(CONTESTANTS, options.only), cases, peers, problems) as place:
-        samples = measure_rounds(place, cases, options, problems)
-    suspended, missing = ((), {}) if options.no_suspended else measure_all(list(SERVERS), peers)
-    settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections}
-    results = Results(
-        about, settings, tuple(case.name for case in cases), tuple(samples), suspended, {**problems, **missing}
-    )
+    results = measure_everything(options, peers_folders(options))
     print(markdown(results), end="")
     if options.json:
         options.json.write_text(json.dumps(as_json(results), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if options.plot and samples:
+    if options.plot:
         draw(results, options.plot)
-    wrong = any("/" in name for name in problems)
-    return 0 if samples and not wrong else 1
+    wrong = any("/" in name for name in results.problems)
+    return 0 if results.samples and not wrong else 1
+
+
+def measure_everything(options: argparse.Namespace, peers: Sequence[Path]) -> Results:
+    """The whole run: the rounds, then the suspended requests and the idle servers, each alone on the machine."""
+    about, cases = machine(peers), chosen(CASES, options.case)
+    settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections}
+    if any(case.name == COMPUTE for case in cases):
+        cases = calibrated(cases, about, settings)
+    names = {case.name for case in cases}
+    contestants = [one for one in chosen(CONTESTANTS, options.only) if names.intersection(one.cases)]
+    problems: dict[str, str] = {}
+    with arena(contestants, cases, peers, problems) as place:
+        samples = measure_rounds(place, cases, options, problems)
+    waited, missing = ((), {}) if options.no_suspended else suspended.measure_all(list(suspended.SERVERS), peers)
+    idled, absent = ((), {}) if options.no_idle else idle.measure_all(list(idle.SERVERS), peers, options.idle_seconds)
+    return Results(
+        machine=about,
+        settings=settings,
+        cases=tuple(case.name for case in cases),
+        samples=tuple(samples),
+        suspended=waited,
+        problems={**problems, **missing, **absent},
+        idle=idled,
+    )
+
+
+def calibrated(cases: Sequence[Case], about: dict[str, str], settings: dict[str, int]) -> tuple[Case, ...]:
+    """Decide how much the computation computes and tell it to every server, which inherits our environment.
+
+    Adds the count to `settings`, and what a second core is worth to `about`.
+    """
+    iterations = calibrated_iterations()
+    os.environ[ITERATIONS_VARIABLE] = str(iterations)
+    settings["compute_iterations"] = iterations
+    about["two bare processes that compute"] = f"{two_against_one(iterations):.2f} times one"
+    return tuple(compute_case(iterations) if case.name == COMPUTE else case for case in cases)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,6 +138,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--case", default="", metavar="NAME,…", help=f"of: {', '.join(one.name for one in CASES)}")
     parser.add_argument("--quick", action="store_true", help="three rounds: a look, not a figure to quote")
     parser.add_argument("--no-suspended", action="store_true", help="leave out the memory of suspended requests")
+    parser.add_argument("--no-idle", action="store_true", help="leave out the idle cost of a master and its workers")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="svg or png; needs matplotlib")
     add_peers_option(parser)
@@ -118,8 +147,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         names = [one.name for one in table]
         if unknown := [name for name in given.split(",") if name and name not in names]:
             parser.error(f"unknown: {', '.join(unknown)}; expected some of: {', '.join(names)}")
+    options.idle_seconds = idle.SECONDS
     if options.quick:
-        options.rounds = 3
+        options.rounds, options.idle_seconds = 3, idle.QUICK_SECONDS
     return options
 
 
@@ -179,7 +209,7 @@ def start_all(
 def checked_replies(one: Contestant, port: int, cases: Sequence[Case], problems: dict[str, str]) -> dict[str, int]:
     """Ask each case by hand; the sizes of the right replies. A wrong one is a problem and is not measured."""
     sizes = {}
-    for case in (*cases, ECHO):
+    for case in (*(case for case in cases if case.name in one.cases), ECHO):
         try:
             sizes[case.name] = reply_size_bytes(port, case)
         except WrongReply as error:
@@ -226,8 +256,9 @@ def turned(ready: tuple[Ready, ...], number: int) -> tuple[Ready, ...]:
 def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, connections: int) -> Sample:
     """One slice of load, with the CPU of the server's tree and of nginx read before and after."""
     nginx = place.nginx if one.contestant.group != HTTP else None
+    pid = one.running.pid
     began, busy, ours = time.monotonic(), machine_busy_us(), children_cpu_us()
-    before, nginx_before = tree_cpu_us(one.running.pid), tree_cpu_us(nginx.pid) if nginx else 0.0
+    before, nginx_before = cpu_us_by_pid(pid), tree_cpu_us(nginx.pid) if nginx else 0.0
     result = run_slice(
         one.port,
         case,
@@ -236,10 +267,12 @@ def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, 
         reply_bytes=one.reply_bytes[case.name],
         body_file=place.body_files[case.name],
     )
-    used, nginx_used = tree_cpu_us(one.running.pid) - before, (tree_cpu_us(nginx.pid) if nginx else 0.0) - nginx_before
+    after, nginx_used = cpu_us_by_pid(pid), (tree_cpu_us(nginx.pid) if nginx else 0.0) - nginx_before
+    used = sum(after.values()) - sum(before.values())
     ours = children_cpu_us() - ours + used + nginx_used
     others = (machine_busy_us() - busy - ours) / ((time.monotonic() - began) * 1_000_000 * (os.cpu_count() or 1))
     one.running.empty_log()
+    wait_for_rest(one.running)
     return Sample(
         contestant=one.contestant.name,
         case=case.name,
@@ -251,41 +284,8 @@ def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, 
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
         others_share=max(0.0, others),
+        busiest_share=max(after[process] - before.get(process, 0.0) for process in after) / used,
     )
-
-
-def machine(peers: Sequence[Path]) -> dict[str, str]:
-    """What the figures came from: processor, kernel and the versions of everything that took part."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    found = {
-        "CPU": f"{model} × {os.cpu_count()}",
-        "Linux": platform.release(),
-        "harness on CPython": platform.python_version(),
-    }
-    for name in ("corelet", "uwsgi", "gunicorn", "granian", "waitress"):
-        found[name] = version(name, peers)
-    return found
-
-
-def version(name: str, peers: Sequence[Path]) -> str:
-    """A peer's version and the Python it runs on, asked of the environment it was found in."""
-    try:
-        _, home = find_program("waitress-serve" if name == "waitress" else name, peers)
-    except NotStarted:
-        return "missing"
-    code = f"import sys, importlib.metadata as m; print(m.version({name!r}), 'on', sys.version.split()[0])"
-    try:
-        asked = subprocess.run([str(home / "bin" / "python"), "-c", code], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # not an environment with that distribution: corelet of this tree
-        return "not installed"
-    return asked.stdout.strip()
 
 
 def note(text: str) -> None:

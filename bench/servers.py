@@ -61,7 +61,7 @@ def corelet(place: Place, *options: str, socket: str = "--socket") -> list[str]:
 
 
 def uwsgi(place: Place, *options: str) -> list[str]:
-    """uWSGI, without a master unless the options say so. need-app and die-on-term: an error at load ends it, and so does SIGTERM."""
+    """uWSGI, its master only by option. need-app, die-on-term: an error at load ends it, and so does SIGTERM."""
     command = [*place.program, "--socket", place.address, "--home", str(place.home), "--wsgi-file", str(APP)]
     return [*command, "--need-app", "--die-on-term", "--disable-logging", *options]
 

@@ -27,9 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.apps.suspended_app import WARM_UP_PATH
 from bench.cases import Case, request_bytes
 from bench.cpu import Memory, tree_memory
+from bench.figures import Suspended
 from bench.launch import NotStarted, Running, end_orderly_on_sigterm, find_program, free_ports, start, stop
 from bench.options import add_peers_option, peers_folders
-from bench.report import Results, Suspended, judgement, suspended_table
+from bench.report import suspended_table
+from bench.verdicts import suspended_verdict
 
 APP = Path(__file__).with_name("apps") / "suspended_app.py"
 SERVERS = {"corelet": "corelet", "uwsgi-asyncio": "uwsgi"}  # contestant -> program
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(suspended_table(rows))
     for name, why in problems.items():
         print(f"- missing: {name}: {why}")
-    print(f"- {judgement(Results({}, {}, (), (), rows, {}))[-1]}")
+    print(f"- {suspended_verdict(rows)}")
     return 0 if rows else 1
 
 

@@ -141,6 +141,7 @@ class Master(Server):
         pass_fds: tuple[int, ...] = (),
     ) -> None:
         self.folder = folder
+        self.sound = True  # until a test breaks corelet itself
         folder.mkdir(parents=True, exist_ok=True)
         if application is not None:
             (folder / "app.py").write_text(application)
@@ -205,6 +206,12 @@ class Master(Server):
         assert match, line
         return int(match[2])
 
+    def wait_until_workers(self, count: int) -> None:
+        """Wait until so many are ready."""
+        start = 0
+        while len(self.ready()) != count:
+            start = self.log.lines.index(self.wait("worker ", start), start) + 1
+
     def wait_for_generation(self, start: int = 0) -> int:
         """Wait until a generation is ready; its number."""
         match = re.search(r"generation (\d+) is ready: \d+ workers", self.wait(" workers", self._generation(start)))
@@ -231,6 +238,19 @@ class Master(Server):
         start = self.mark()
         self.signal(signal.SIGHUP)
         return self.wait_for_generation(start)
+
+    def renew(self) -> None:
+        """The same, and wait until the workers before have ended, so that only new ones answer."""
+        old = self.ready()
+        self.reload()
+        for pid in old.values():
+            self.wait(f"(pid {pid}) ended")
+
+    def wait_until_draining(self, pid: int) -> None:
+        """Wait until this worker, which has a request running, accepts no more."""
+        start = 0
+        while f"[{pid}]" not in (line := self.wait(" running requests", start)):
+            start = self.log.lines.index(line, start) + 1
 
     def exit_code(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for the end; the log is complete then."""
@@ -311,7 +331,7 @@ def mastered(folder: Path, application: str | None, *arguments: str, **how) -> I
     try:
         server.wait_for_generation()
         yield server
-        assert "the server itself failed" not in server.log.text()
+        assert not server.sound or "the server itself failed" not in server.log.text()
     finally:
         server.end()
 

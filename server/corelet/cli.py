@@ -62,9 +62,6 @@ HELP_WIDTH = 118
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as a shell reports it
 
-# Sockets that come without an option: from systemd, or from the master that this program takes over from.
-PASSED_SOCKETS = ("LISTEN_FDS", "CORELET_HANDOVER")
-
 Serve = Callable[[Config, Callable[[], Resolved]], int]
 """What runs a configured server until it ends, and returns the exit code; it calls the second to read words and files
 again."""
@@ -138,8 +135,10 @@ def _folder() -> str:
 
 
 def _listens(config: Config) -> bool:
+    """Whether a socket is named, or was passed: by systemd, or by the master that this program takes over from."""
     named = config.socket or config.uwsgi_socket or config.http_socket
-    return bool(named or any(os.environ.get(variable) for variable in PASSED_SOCKETS))
+    activated = os.environ.get("LISTEN_FDS") and os.environ.get("LISTEN_PID") == str(os.getpid())
+    return bool(named or activated or os.environ.get("CORELET_HANDOVER"))
 
 
 def _server() -> Serve:

@@ -52,7 +52,7 @@ def test_a_word_may_stand_alone(ends):
 
 
 def test_nothing_has_come_is_an_empty_list(ends):
-    master, worker = ends
+    master, _ = ends
     assert master.receive() == []
     assert not master.ended
 

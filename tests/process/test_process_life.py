@@ -63,7 +63,11 @@ def test_a_life_as_it_should_be():
 def test_the_diagram_has_one_arrow_for_each_row_and_each_end():
     arrows = re.findall(r"^    (\S+) --> (\S+?)(?:: (.+))?$", diagram(), re.MULTILINE)
     rows = [(state.name, then.name, event.value) for (state, event), then in LIFE.items()]
-    assert arrows == [("[*]", "STARTING", "fork"), *rows, *((state.name, "[*]", "") for state in State if state in OVER)]
+    assert arrows == [
+        ("[*]", "STARTING", "fork"),
+        *rows,
+        *((state.name, "[*]", "") for state in State if state in OVER),
+    ]
     assert diagram().startswith("stateDiagram-v2\n")
 
 

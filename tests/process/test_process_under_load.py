@@ -57,7 +57,8 @@ class Site:
         assert report.resets == 0
         assert record.cut == {}
         assert report.ok == len(record.began)
-        assert f"stopped after {report.ok} requests" in self.server.log.text()
+        if "new master" not in self.server.log.text():  # which is not told what the workers before it still served
+            assert f"stopped after {report.ok} requests" in self.server.log.text()
 
 
 @contextlib.contextmanager
@@ -118,7 +119,6 @@ def test_of_a_killed_worker_only_the_requests_inside_it_fail(tmp_path):
         assert record.began.get(number) in {*pids, None}, f"{failure} was in a worker that nobody killed"
         unbegun += number not in record.began
     # A worker may have taken a connection and not yet read it, or have kept one on which the next request came.
-    print("STAT", report.ok, len(failed), len(record.cut), unbegun, report.resets)
     assert unbegun <= len(killed)
     assert len(failed) <= len(record.cut) + 2 * len(killed)
 

@@ -14,6 +14,7 @@ nothing has to be counted in advance.
 from __future__ import annotations
 
 import mmap
+import os
 from dataclasses import dataclass
 
 PAGE_BYTES = 1024
@@ -34,7 +35,10 @@ CONNECTIONS = 9  # open ones
 OTHERS = 10  # requests that all other workers have served; written by the master
 QUEUED = 11  # complete requests that wait for a core
 
+LAYOUT = 15  # which of these tables the page follows: a new program may find the page of an old worker
+
 NOBODY = -1.0
+THIS_LAYOUT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,26 @@ class Glimpse:
 
 
 class Scoreboard:
-    """The page itself, shared with every process that is forked afterwards."""
+    """The page itself, shared with every process forked afterwards, and with a program that gets `descriptor`."""
 
-    def __init__(self) -> None:
-        self._page = mmap.mmap(-1, PAGE_BYTES)
+    def __init__(self, descriptor: int | None = None) -> None:
+        """A new page, or the one behind the descriptor. Raises ValueError if that one is of another layout."""
+        if descriptor is None:
+            self.descriptor = os.memfd_create("corelet-scoreboard", os.MFD_CLOEXEC)
+            os.ftruncate(self.descriptor, PAGE_BYTES)
+        else:
+            self.descriptor = descriptor
+        self._page = mmap.mmap(self.descriptor, PAGE_BYTES)
         self.cells = memoryview(self._page)[:TITLE_OFFSET].cast("d")
-        self.cells[CORE] = NOBODY
+        if descriptor is None:
+            self.cells[LAYOUT] = THIS_LAYOUT
+            self.cells[CORE] = NOBODY
+        elif self.cells[LAYOUT] != THIS_LAYOUT:
+            raise ValueError(f"a scoreboard of layout {self.cells[LAYOUT]:g}, not {THIS_LAYOUT:g}")
+
+    def close(self) -> None:
+        """Give the descriptor back; the page stays until nobody has it any more."""
+        os.close(self.descriptor)
 
     # -- written by the worker ------------------------------------------------------------------------------------
 

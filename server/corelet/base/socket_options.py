@@ -22,7 +22,7 @@ class SocketOptions:
         kind=Kind.LIST,
         short="s",
         metavar="ADDRESS",
-        help="listen here for nginx's uwsgi_pass: host:port, :port, [::1]:port, /path/app.sock or @abstract",
+        help="listen here for nginx's uwsgi_pass: host:port, :port, [::1]:port, /path/app.sock, @abstract or fd://3",
     )
 
     uwsgi_socket: tuple[str, ...] = option(

@@ -190,7 +190,7 @@ class Control:
             sockets=prepared.sockets,
             workers=master.crew.handed_workers(),
             generation=fleet.generation,
-            requests=master.crew.requests(),
+            requests=master.crew.served,
             rest={
                 "daemons": master.daemons.handover(),
                 "crons": master.rounds.crons.handover(),
@@ -211,7 +211,7 @@ class Control:
             for sock in prepared.sockets:
                 sock.set_inheritable(False)
             for child in master.crew.children.values():
-                child.channel.survive_exec(False)
+                child.survive_exec(False)
 
     # -- the end --------------------------------------------------------------------------------------------------
 

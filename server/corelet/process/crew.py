@@ -63,6 +63,28 @@ class Child:
         self.channel.close()
         if self.stacks is not None:
             self.stacks.close()
+        if self.board is not None:
+            self.board.close()
+
+    def survive_exec(self, survives: bool) -> None:
+        """Let our ends of everything survive an exec, or not."""
+        self.channel.survive_exec(survives)
+        for shared in (self.stacks, self.board):
+            if shared is not None:
+                os.set_inheritable(shared.descriptor, survives)
+
+    @classmethod
+    def handed(cls, worker: HandedWorker) -> Child:
+        """A worker of the program before. A page of another layout is not read."""
+        board = None
+        if worker.board is not None:
+            try:
+                board = Scoreboard(worker.board)
+            except ValueError:
+                os.close(worker.board)
+        found = cls(Channel.adopted(worker.channel), board, None if worker.stacks is None else Stacks(worker.stacks))
+        found.survive_exec(False)
+        return found
 
 
 class Crew:
@@ -263,10 +285,14 @@ class Crew:
     def handed_workers(self) -> tuple[HandedWorker, ...]:
         """Our workers, for the program that we are about to become; their channels survive the exec."""
         now = time.monotonic()
+        for each in self.children.values():
+            each.survive_exec(True)
         return tuple(
             HandedWorker(
                 pid=member.pid, worker=member.worker, generation=member.generation,
-                channel=self.children[member.pid].channel.survive_exec(),
+                channel=self.children[member.pid].channel.fileno(),
+                board=board.descriptor if (board := self.children[member.pid].board) else None,
+                stacks=stacks.descriptor if (stacks := self.children[member.pid].stacks) else None,
                 seconds=None if member.state is State.READY else max(0.0, member.kill_at - now),
             )
             for member in self.master.fleet.in_state(State.READY, State.DRAINING)

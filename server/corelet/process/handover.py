@@ -28,6 +28,8 @@ class HandedWorker:
     worker: int
     generation: int
     channel: int
+    board: int | None  # descriptors, too
+    stacks: int | None
     seconds: float | None  # that it has left if it was told to end
 
 

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from corelet.base.config import Config, Resolved
 from corelet.base.errors import OperatorError
 from corelet.base.loading import Applications
-from corelet.process.channel import Channel
 from corelet.process.control import Control
 from corelet.process.crew import Child, Crew, WorkerFailed
 from corelet.process.fifo import MasterFifo
@@ -93,7 +92,7 @@ class Master:
         for each in handed.workers:
             member = Member(each.pid, each.worker, each.generation, State.READY, now)
             members.append(member)
-            self.crew.watch(each.pid, Child(Channel.adopted(each.channel)))
+            self.crew.watch(each.pid, Child.handed(each))
         self.fleet = self.fleet.with_members(members)
         for each in handed.workers:
             if each.seconds is not None:

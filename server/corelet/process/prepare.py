@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from corelet import __version__
@@ -27,7 +27,7 @@ from corelet.process.hooks import Hooks
 from corelet.process.listening import ListeningSocket
 from corelet.process.pidfile import PidFiles
 from corelet.process.sockets import bind_all, rebind
-from corelet.process.systemd import Notifier, listen_descriptors
+from corelet.process.systemd import Notifier
 from corelet.process.title import ProcessTitle
 from corelet.serving import compat
 
@@ -75,7 +75,7 @@ def open_log(config: Config) -> logs.LogFile:
     return file
 
 
-def prepare(config: Config, file: logs.LogFile, handed: Handover | None) -> Prepared:
+def prepare(config: Config, file: logs.LogFile, handed: Handover | None, inherited: Sequence[int]) -> Prepared:
     """Everything up to the application. Raises OperatorError, with nothing left behind."""
     hooks = Hooks.from_config(config)
     identity = privileges.identity_of(config)
@@ -93,7 +93,7 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None) -> Prep
     if handed is None:
         hooks.run("asap")
         prepared.pid_files.check()
-        prepared.sockets = bind_all(config, listen_descriptors())
+        prepared.sockets = bind_all(config, inherited)
     else:
         prepared.sockets, prepared.no_longer_wanted = rebind(config, handed.sockets)
     try:

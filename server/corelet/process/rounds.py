@@ -54,7 +54,8 @@ class Rounds:
         config = self.master.config
         now = time.monotonic()
         self._limits = Limits.of(config)
-        self._seconds = min(ROUND_SECONDS, config.blocked_warning / 2 or ROUND_SECONDS)
+        watchdog = self.master.prepared.notifier.watchdog_seconds
+        self._seconds = min(ROUND_SECONDS, config.blocked_warning / 2 or ROUND_SECONDS, watchdog or ROUND_SECONDS)
         self._policy = Policy.from_config(config)
         self._sizing = self._policy.begin(now)
         self._touch = TouchFiles(config)

@@ -8,6 +8,7 @@ Nobody watches this process, so a thread of its own looks whether its loop is bl
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 
@@ -15,6 +16,7 @@ from corelet.base.config import Config
 from corelet.base.scoreboard import Scoreboard
 from corelet.process.duty import AccessLog, Duty
 from corelet.process.prepare import Prepared, announce, load
+from corelet.process.systemd import Notifier
 from corelet.process.watch import LoopWatch
 from corelet.serving.selector import MarkingSelector
 from corelet.serving.worker import Worker, make_loop
@@ -37,11 +39,12 @@ def serve(config: Config, prepared: Prepared) -> int:
     prepared.hooks.run("accepting")
     prepared.title.worker(1)
     duty = Duty(worker, prepared.release)
-    _obey_signals(duty)
+    _obey_signals(duty, prepared.notifier)
     announce(config, prepared.sockets)  # not before a signal would be answered: who waits for this may send one
     prepared.ready()
     watch = LoopWatch(board, config.blocked_warning)
     watch.start(worker)
+    _keep_alive(prepared.notifier, loop)
     try:
         duty.run(STOP_SIGNALS)
     finally:
@@ -52,7 +55,14 @@ def serve(config: Config, prepared: Prepared) -> int:
     return 0
 
 
-def _obey_signals(duty: Duty) -> None:
+def _keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
+    """Tell systemd that the loop comes round, if it wants to know (WatchdogSec)."""
+    if notifier.watchdog_seconds:
+        notifier.watchdog()
+        loop.call_later(notifier.watchdog_seconds, _keep_alive, notifier, loop)
+
+
+def _obey_signals(duty: Duty, notifier: Notifier) -> None:
     """The first signal ends in order, the second does not wait, the third, and SIGQUIT, leave at once."""
     signals = 0
     config = duty.worker.config
@@ -62,6 +72,7 @@ def _obey_signals(duty: Duty) -> None:
         if number == signal.SIGHUP and signals:
             return  # systemd sends it right behind SIGTERM (SendSIGHUP): that is no second order
         signals += 1
+        notifier.stopping()
         if signals == 1:
             duty.end(config.reload_mercy, signal.Signals(number).name)
         elif signals == 2:

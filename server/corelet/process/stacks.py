@@ -23,27 +23,28 @@ _LIBRARY = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "plat
 class Stacks:
     """A file in memory that one worker's faulthandler writes to."""
 
-    def __init__(self) -> None:
-        self._descriptor = os.memfd_create("corelet-stacks", os.MFD_CLOEXEC)
+    def __init__(self, descriptor: int | None = None) -> None:
+        """A new file, or the one behind the descriptor."""
+        self.descriptor = os.memfd_create("corelet-stacks", os.MFD_CLOEXEC) if descriptor is None else descriptor
 
     def offer(self) -> None:
         """In the worker: write all stacks when the master asks for them."""
-        faulthandler.register(DUMP_SIGNAL, file=self._descriptor, all_threads=True)
+        faulthandler.register(DUMP_SIGNAL, file=self.descriptor, all_threads=True)
 
     def ask(self, pid: int) -> None:
         """In the master: have the worker write. `read` has it a moment later."""
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, 0)
-            os.lseek(self._descriptor, 0, os.SEEK_SET)  # the worker's offset too: it is the same open file
+            os.ftruncate(self.descriptor, 0)
+            os.lseek(self.descriptor, 0, os.SEEK_SET)  # the worker's offset too: it is the same open file
             os.kill(pid, DUMP_SIGNAL)
 
     def read(self) -> str:
         """What was written, or nothing if the worker did not come to it."""
-        return os.pread(self._descriptor, MAX_DUMP_BYTES, 0).decode("utf-8", "replace").rstrip()
+        return os.pread(self.descriptor, MAX_DUMP_BYTES, 0).decode("utf-8", "replace").rstrip()
 
     def close(self) -> None:
         """Give the memory back."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 def application_line(dump: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from corelet.base.config import Config, Resolved
 from corelet.base.errors import LoadError, OperatorError
@@ -12,6 +12,7 @@ from corelet.process.daemon import Report, detach
 from corelet.process.handover import Handover
 from corelet.process.master import Master
 from corelet.process.prepare import open_log, prepare
+from corelet.process.systemd import listen_descriptors
 
 logger = logging.getLogger("corelet")
 
@@ -32,17 +33,18 @@ def serve(config: Config, reconfigure: Reconfigure) -> int:
     With daemonize it returns when the server in the background is ready. Raises OperatorError when it cannot start.
     """
     handed = Handover.from_environment()
+    inherited = listen_descriptors()  # by our own process id, which is not that of a server in the background
     if config.daemonize is None or handed is not None:
-        return _serve(config, reconfigure, handed, lambda: None)
-    outcome = detach(lambda report: _in_background(config, reconfigure, report))
+        return _serve(config, reconfigure, handed, inherited, lambda: None)
+    outcome = detach(lambda report: _in_background(config, reconfigure, inherited, report))
     if outcome.code:
         raise NotStarted(outcome.text, outcome.code)
     return 0
 
 
-def _in_background(config: Config, reconfigure: Reconfigure, report: Report) -> int:
+def _in_background(config: Config, reconfigure: Reconfigure, inherited: Sequence[int], report: Report) -> int:
     try:
-        return _serve(config, reconfigure, None, report.ready)
+        return _serve(config, reconfigure, None, inherited, report.ready)
     except OperatorError as error:
         detail = f"{error.detail}\n" if isinstance(error, LoadError) and error.detail else ""
         logger.error("%s", error, extra={"detail": detail})
@@ -50,9 +52,15 @@ def _in_background(config: Config, reconfigure: Reconfigure, report: Report) -> 
         return error.exit_code
 
 
-def _serve(config: Config, reconfigure: Reconfigure, handed: Handover | None, on_ready: Callable[[], None]) -> int:
+def _serve(
+    config: Config,
+    reconfigure: Reconfigure,
+    handed: Handover | None,
+    inherited: Sequence[int],
+    on_ready: Callable[[], None],
+) -> int:
     file = open_log(config)
-    prepared = prepare(config, file, handed)
+    prepared = prepare(config, file, handed, inherited)
     prepared.on_ready = on_ready
     try:
         if config.has_master:

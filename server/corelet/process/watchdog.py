@@ -30,7 +30,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """In seconds; 0 = off."""
+    """In seconds; 0 = off, but a grace of 0 is none: killed at the next look."""
 
     warning: float
     harakiri: float

@@ -120,6 +120,8 @@ class Listener:
             worker.connections,
         )
         self.pause()
+        if worker.siblings is not None:
+            worker.siblings.call()
         self._paused_until = worker.loop.time() + PAUSE_SECONDS
         worker.loop.call_later(PAUSE_SECONDS, self._after_pause)
 

@@ -210,6 +210,8 @@ class Worker:
         self.keeps_alive = False
         for listener in self.listeners:
             listener.close()
+        if self.siblings is not None:
+            self.siblings.call()  # for whoever the kernel has woken us for, and we did not take
 
     async def drain(self, seconds: float) -> bool:
         """Let requests finish for so long, then unwind them. True when all could finish."""
