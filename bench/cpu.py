@@ -54,6 +54,12 @@ def cpu_us_by_pid(root_pid: int) -> dict[int, float]:
     return used
 
 
+def busiest_share(before: dict[int, float], after: dict[int, float]) -> float:
+    """How much of what a tree used between two moments its busiest process used: 0 to 1, and 1 when nobody did."""
+    used = [microseconds - before.get(pid, 0.0) for pid, microseconds in after.items()]
+    return max(used) / sum(used) if sum(used) else 1.0
+
+
 def own_cpu_us(pid: int, fields: list[str]) -> float:
     """One process' CPU microseconds, all its threads; from the kernel's clock, else from its ticks in `fields`."""
     try:

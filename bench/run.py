@@ -30,7 +30,7 @@ from bench import idle, suspended
 from bench.apps.bench_app import ITERATIONS_VARIABLE
 from bench.cases import CASES, ECHO, Case, compute_case
 from bench.compute import calibrated_iterations, two_against_one
-from bench.cpu import children_cpu_us, cpu_us_by_pid, machine_busy_us, tree_cpu_us
+from bench.cpu import busiest_share, children_cpu_us, cpu_us_by_pid, machine_busy_us, tree_cpu_us
 from bench.figures import Results, Sample
 from bench.launch import (
     NotStarted,
@@ -284,7 +284,7 @@ def measure(place: Arena, one: Ready, case: Case, number: int, *, seconds: int, 
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
         others_share=max(0.0, others),
-        busiest_share=max(after[process] - before.get(process, 0.0) for process in after) / used,
+        busiest_share=busiest_share(before, after),
     )
 
 

@@ -66,7 +66,7 @@ def test_new_workers_are_ready_before_old_ones_stop_accepting(tmp_path):
 
 
 def test_requests_that_have_begun_finish_in_the_old_workers(tmp_path):
-    with gated(tmp_path, VIEWS, sockets=("http", "uwsgi", "unix")) as (server, gates):
+    with gated(tmp_path, VIEWS, sockets=("http", "uwsgi", "unix"), dev=True) as (server, gates):
         running = {kind: begin(server, f"/gate?{kind}", kind) for kind in ("http", "uwsgi", "unix")}
         stream = begin(server, "/stream?stream", "uwsgi")
         at = {name: gates.at(name) for name in (*running, "stream")}

@@ -66,7 +66,7 @@ def site(folder, *arguments, **how):
     """A master with an nginx on each of its uwsgi sockets and four client processes at work."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
-            mastered(folder, RECORDING, "-L", *arguments, sockets=("http", "uwsgi", "unix"), dev=False, **how)
+            mastered(folder, RECORDING, "-L", *arguments, sockets=("http", "uwsgi", "unix"), **how)
         )
         tcp = stack.enter_context(fronting(folder / "tcp", LOCATIONS % f"127.0.0.1:{server.uwsgi[1]}"))
         unix = stack.enter_context(fronting(folder / "unix", LOCATIONS % f"unix:{server.unix}"))

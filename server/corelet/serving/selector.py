@@ -15,12 +15,18 @@ import asyncio
 import select
 import selectors
 from collections.abc import Callable
+from math import ceil
 from time import monotonic
 from typing import Any
 
 from corelet.base.scoreboard import BUSY, SINCE
 
 BEAT_SECONDS = 0.5
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+_NOT_IN = ~select.EPOLLIN  # as in selectors.EpollSelector: an error is shown to whoever waits for anything
+_NOT_OUT = ~select.EPOLLOUT
 
 
 class MarkingSelector(selectors.EpollSelector):
@@ -55,16 +61,35 @@ class MarkingSelector(selectors.EpollSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for events; meanwhile the page says that the loop waits."""
-        self.publish()
+        """Wait for events, at most `timeout` seconds; meanwhile the page says that the loop waits.
+
+        As the base class does it, in one piece: this is once in each turn of the loop.
+        """
         cells = self._cells
+        keys = self._fd_to_key  # type: ignore[attr-defined]
+        if timeout is None:
+            timeout = -1
+        elif timeout <= 0:
+            timeout = 0
+        else:
+            timeout = ceil(timeout * 1e3) * 1e-3  # epoll_wait has milliseconds: not to wake up before the timer is due
+        if timeout:
+            self.publish()
         cells[BUSY] += monotonic() - cells[SINCE]
         cells[SINCE] = 0.0
         try:
-            found = super().select(timeout)
+            events = self._selector.poll(timeout, len(keys) or 1)  # type: ignore[attr-defined]
+        except InterruptedError:
+            events = []
         finally:
             cells[SINCE] = monotonic()
-        if self._exclusive and len(found) > 1:
+        found = []
+        for descriptor, event in events:
+            key = keys.get(descriptor)
+            if key is not None:
+                mask = (event & _NOT_IN and WRITE) | (event & _NOT_OUT and READ)
+                found.append((key, mask & key.events))
+        if len(found) > 1 and self._exclusive:
             # A connection first: its wake-up is spent on us, and a view that goes on before it may compute for long.
             found.sort(key=lambda pair: pair[0].fd not in self._exclusive)
         return found
