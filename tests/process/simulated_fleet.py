@@ -330,6 +330,9 @@ class World:
             assert all(m.generation == fleet.goal for m in starting)
             assert len(here) - len(starting) <= 2, f"three serve on seat {seat}"
             assert seat <= fleet.wanted
+        if fleet.chain:
+            beside = [m for m in alive if m.state is State.STARTING and fleet.seated(m.worker, State.READY)]
+            assert len(beside) <= 1, "a chain starts one after the other"
         leaving = any(m.leave for m in alive)
         assert len(alive) <= (3 if leaving else 2) * fleet.wanted
         assert not (fleet.stopping and alive)

@@ -17,7 +17,6 @@ from corelet.process.fleet import (
     GROUP_SECONDS,
     KILL_GRACE_SECONDS,
     NEVER,
-    YOUNG_SECONDS,
     Fleet,
     Pause,
 )
@@ -73,6 +72,11 @@ def test_a_first_generation_that_cannot_load_ends_the_server_with_its_code():
     assert plan(fleet.reaped(11, NOW), NOW) == (Finish(22),)
 
 
+def test_who_is_ready_already_ends_at_once_with_a_first_generation_that_cannot_load():
+    fleet = with_coming(at_start(2), ready=(1,), starting=(2,)).could_not_load(12, 22, NOW)
+    assert plan(fleet, NOW) == (Retire(11, 0.0, "the application cannot be loaded"),)
+
+
 def test_of_many_that_cannot_load_the_first_gives_the_code():
     fleet = with_coming(at_start(2), starting=(1, 2)).could_not_load(11, 3, NOW).could_not_load(12, 22, NOW)
     assert plan(fleet.reaped(11, NOW).reaped(12, NOW), NOW) == (Finish(3),)
@@ -86,6 +90,13 @@ def test_a_death_at_the_start_with_nobody_ready_ends_the_server():
 def test_a_death_at_the_start_beside_one_that_is_ready_is_made_good():
     fleet = with_coming(at_start(2), ready=(1,), starting=(2,)).reaped(12, NOW)
     assert plan(fleet, NOW) == (Start(2),)
+
+
+def test_a_death_of_one_that_a_reload_has_superseded_is_not_the_end_of_a_start():
+    """The master hears of both at once."""
+    fleet = with_coming(at_start(1), starting=(1,)).reload("SIGHUP").reaped(11, NOW)
+    assert not fleet.stopping
+    assert plan(fleet, NOW) == (Start(1),)
 
 
 def test_what_the_system_had_no_process_for_is_tried_again_and_ever_more_rarely():
@@ -143,6 +154,12 @@ def test_brutality_ends_with_the_reload():
     assert plan(fleet, NOW) == (Retire(21, MERCY, "it is old"),)
 
 
+def test_a_brutal_reload_that_fails_is_not_brutal_to_its_own():
+    """They have taken requests already."""
+    fleet = with_coming(in_power(2).reload("master-fifo R", brutal=True), ready=(1,), starting=(2,))
+    assert plan(fleet.could_not_load(22, 22, NOW), NOW) == (Retire(21, MERCY, "generation 2 is not to come"),)
+
+
 def test_a_generation_that_cannot_load_leaves_the_old_one_as_it_was():
     before = in_power(2)
     fleet = with_coming(before.reload("SIGHUP"), ready=(1,), starting=(2,)).could_not_load(22, 22, NOW)
@@ -166,6 +183,18 @@ def test_who_serves_alone_for_a_failed_generation_gets_a_successor_first():
     fleet = fleet.started(1, 13, NOW).ready(13, NOW)
     assert fleet.member(13).generation == 1
     assert plan(fleet, NOW) == (Retire(21, MERCY, "generation 2 is not to come"),)
+
+
+def test_who_serves_alone_for_a_failed_generation_is_replaced_now_even_if_it_was_to_be_later():
+    fleet = with_coming(in_power(2).reload("SIGHUP"), ready=(1,), starting=(2,)).reaped(11, NOW)
+    fleet = fleet.recycle(21, "it is old", NOW + 60.0).could_not_load(22, 22, NOW)
+    assert plan(fleet, NOW) == (Start(1),)
+
+
+def test_of_two_that_are_to_go_the_one_of_the_generation_that_serves_stays_for_now():
+    fleet = with_coming(in_power(2).reload("SIGHUP"), ready=(1,), starting=(2,)).recycle(11, "it is old", NOW)
+    fleet = fleet.could_not_load(22, 22, NOW)
+    assert plan(fleet, NOW) == (Retire(21, MERCY, "generation 2 is not to come"), Start(1))
 
 
 def test_a_seat_added_during_a_reload_that_fails_goes_back_to_the_old_generation():
@@ -195,6 +224,12 @@ def test_four_deaths_on_one_seat_are_the_end_of_a_generation_that_is_coming():
     assert (fleet.generation, fleet.coming) == (1, 0)
     assert plan(fleet, NOW) == ()
     assert ready_pids(fleet) == [11]
+
+
+def test_a_generation_that_is_coming_has_all_its_tries_even_if_nobody_serves_any_more():
+    fleet = with_coming(in_power(1).reload("SIGHUP"), starting=(1,)).reaped(11, NOW).reaped(21, NOW)
+    assert fleet.coming == 2
+    assert plan(fleet, NOW) == (Start(1),)
 
 
 def test_deaths_on_different_seats_do_not_add_up():
@@ -261,6 +296,11 @@ def test_a_chain_reload_replaces_one_seat_after_the_other():
     assert plan(fleet, NOW) == (Retire(12, MERCY, "generation 2 is ready"),)
 
 
+def test_a_chain_starts_one_even_when_two_are_due():
+    fleet = in_power(2).reload("SIGHUP", chain=True).started(1, 21, NOW).ready(21, NOW).told(11, MERCY, NOW)
+    assert plan(fleet.recycle(21, "stopped", NOW), NOW) == (Start(1),)
+
+
 def test_an_empty_seat_does_not_wait_for_its_turn_in_a_chain():
     fleet = in_power(3).reload("SIGHUP", chain=True).started(1, 21, NOW).reaped(13, NOW)
     assert plan(fleet, NOW) == (Start(3),)
@@ -272,6 +312,20 @@ def test_what_a_chain_reload_has_brought_stays_when_it_fails():
     assert (fleet.generation, fleet.coming, fleet.chain) == (1, 0, False)
     assert ready_pids(fleet) == [12, 21]
     assert plan(fleet, NOW) == ()
+
+
+def test_one_that_a_failed_chain_reload_has_left_says_why_it_goes():
+    fleet = replace(in_power(1), newest=2)
+    fleet = fleet.with_members([replace(fleet.members[0], pid=21, generation=2)]).recycle(21, "it is old", NOW)
+    fleet = fleet.started(1, 11, NOW).ready(11, NOW)
+    assert plan(fleet, NOW) == (Retire(21, MERCY, "it is old"),)
+
+
+def test_a_chain_reload_that_fails_before_anybody_was_told_leaves_the_old_ones():
+    """That one is ready and another cannot load is heard of at once."""
+    fleet = in_power(2).reload("SIGHUP", chain=True).started(1, 21, NOW).reaped(12, NOW).started(2, 22, NOW)
+    fleet = fleet.ready(21, NOW).could_not_load(22, 22, NOW)
+    assert plan(fleet, NOW) == (Retire(21, MERCY, "generation 2 is not to come"), Start(2))
 
 
 def test_what_a_failed_chain_reload_has_left_is_replaced_by_the_next_reload():
@@ -318,7 +372,7 @@ def test_a_long_life_makes_good_for_those_who_died_young():
     assert plan(fleet, NOW) == (Start(1),)
 
 
-@pytest.mark.parametrize(("age", "strikes"), [(YOUNG_SECONDS, 1), (YOUNG_SECONDS + 0.1, 0)])
+@pytest.mark.parametrize(("age", "strikes"), [(10.0, 1), (10.1, 0)])
 def test_young_is_ten_seconds(age, strikes):
     fleet = in_power(1).reaped(11, NOW).started(1, 12, NOW).ready(12, NOW).reaped(12, NOW + age)
     assert fleet.pause(1).strikes == strikes
@@ -366,6 +420,7 @@ def test_what_does_not_end_is_killed_at_its_time_and_once():
 def test_what_was_told_is_not_told_again_and_keeps_its_time():
     fleet = in_power(1).told(11, 3.0, NOW)
     assert fleet.told(11, 50.0, NOW) == fleet
+    assert fleet.told(11, 1.0, NOW) == fleet
 
 
 def test_words_of_a_worker_that_has_been_told_change_nothing():
@@ -394,6 +449,16 @@ def test_one_that_was_told_by_somebody_else_gets_a_successor_after_a_moment():
     assert plan(fleet.reaped(11, NOW), NOW + GROUP_SECONDS) == (Start(1),)
 
 
+def test_one_that_the_master_has_told_and_somebody_else_too_makes_nobody_wait():
+    fleet = in_power(1).told(11, MERCY, NOW)
+    assert fleet.left(11, NOW) == fleet
+
+
+def test_one_that_ends_by_itself_does_not_make_good_for_those_who_died_young():
+    fleet = replace(in_power(1), pauses=((1, Pause(3, 0.0)),)).left(11, NOW)
+    assert fleet.pause(1) == Pause(3, NOW + GROUP_SECONDS)
+
+
 def test_nobody_is_started_when_a_signal_to_the_group_reaches_the_workers_first():
     fleet = in_power(2).left(11, NOW).left(12, NOW)
     assert plan(fleet, NOW) == ()
@@ -417,6 +482,12 @@ def test_a_recycled_worker_serves_until_its_successor_is_ready():
     assert plan(fleet, NOW) == ()
     fleet = fleet.ready(13, NOW)
     assert plan(fleet, NOW) == (Retire(11, MERCY, "it is old"),)
+
+
+def test_of_two_of_one_generation_the_younger_stays():
+    fleet = in_power(1).recycle(11, "it is old", NOW).started(1, 12, NOW).ready(12, NOW)
+    fleet = fleet.recycle(12, "stopped", NOW)
+    assert plan(fleet, NOW) == (Retire(11, MERCY, "it is old"), Start(1))
 
 
 def test_a_worker_is_not_recycled_before_its_time():
@@ -482,6 +553,17 @@ def test_a_pause_of_a_seat_that_is_not_wanted_wakes_nobody():
 def test_a_stop_gives_those_who_serve_their_mercy_and_those_who_start_none():
     fleet = replace(in_power(1), stop_mercy=7.0).resize(2).started(2, 12, NOW).stop("SIGTERM", 7.0)
     assert plan(fleet, NOW) == (Retire(11, 7.0, "SIGTERM"), Retire(12, 0.0, "SIGTERM"))
+
+
+@pytest.mark.parametrize(("asked", "given"), [(3.0, 3.0), (0.0, 0.0), (100.0, 7.0)])
+def test_a_stop_gives_no_more_than_it_was_asked_and_than_reload_mercy(asked, given):
+    fleet = replace(in_power(1), stop_mercy=7.0).stop("SIGTERM", asked)
+    assert plan(fleet, NOW) == (Retire(11, given, "SIGTERM"),)
+
+
+def test_no_generation_comes_to_power_during_a_stop():
+    fleet = with_coming(at_start(1), starting=(1,)).stop("SIGTERM", MERCY).ready(11, NOW)
+    assert fleet.generation == 0
 
 
 def test_a_stop_ends_when_the_last_process_has_ended():

@@ -110,7 +110,7 @@ def _retire(fleet: Fleet, worker: int, now: float) -> list[Action]:
         why = member.leave or (
             f"generation {keep.generation} is ready" if keep.generation != member.generation else "it has a successor"
         )
-        if member.generation > keep.generation:
+        if member.generation > keep.generation and not member.leave:
             why = f"generation {member.generation} is not to come"
         is_old = member.generation != keep.generation
         actions.append(Retire(member.pid, 0.0 if fleet.brutal and is_old else fleet.worker_mercy, why))
