@@ -42,7 +42,7 @@ def application(environ, start_response):
             corelet.sleep(0.1 + hash(number) % 20 / 100)
         body = environ["wsgi.input"].read()
         start_response("200 OK", [("Content-Type", "text/plain")])
-        return [f"{number} {len(body)} {sum(body)}".encode()]
+        return [f"{number} {len(body)} {sum(body)} {PID}".encode()]
     finally:
         os.write(RECORD, f"E {number} {PID}\\n".encode())
 """
@@ -60,7 +60,8 @@ class Client:
         self.statuses: dict[str, int] = {}
         self.closed = 0
         self.resets = 0
-        self.failed: list[tuple[str, str, float, float]] = []
+        self.pid = 0  # of the worker that this connection leads to, if it leads to one
+        self.failed: list[tuple[str, str, float, float, int]] = []
 
     def _connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
@@ -85,6 +86,10 @@ class Client:
             assert sock.recv(1) == b"", "bytes that nobody asked for"
         except ConnectionResetError:
             self.resets += 1
+        self._close()
+
+    def _close(self) -> None:
+        self.pid = 0
         self.connection.close()
 
     def _ask(self, number: str, begin: float) -> None:
@@ -95,19 +100,21 @@ class Client:
             reply = self.connection.getresponse()
             data = reply.read()
         except (OSError, http.client.HTTPException) as error:
-            self.connection.close()
             self._failed(number, type(error).__name__, begin)
+            self._close()
             return
         self.statuses[str(reply.status)] = self.statuses.get(str(reply.status), 0) + 1
+        words, _, pid = data.decode("latin-1").rpartition(" ")
         if reply.status != 200:
             self._failed(number, str(reply.status), begin)
-        elif data.decode() != f"{number} {len(body)} {sum(body)}":
+        elif words != f"{number} {len(body)} {sum(body)}":
             self._failed(number, f"another reply: {data[:100]!r}", begin)
         else:
             self.ok += 1
+            self.pid = int(pid) if self.connection.sock is not None and reply.getheader("Server") == "corelet" else 0
 
     def _failed(self, number: str, how: str, begin: float) -> None:
-        self.failed.append((number, how, begin, time.monotonic()))
+        self.failed.append((number, how, begin, time.monotonic(), self.pid))
 
 
 def main(words: list[str]) -> None:
@@ -141,12 +148,17 @@ def main(words: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that was not answered as it should have been; times of the monotonic clock, which all processes share."""
+    """A request that was not answered as it should have been.
+
+    Times are of the monotonic clock, which all processes share; `pid` is the worker that its connection led to, or 0 if
+    the connection was new, or led to nginx.
+    """
 
     number: str
     how: str
     begin: float
     end: float
+    pid: int
 
 
 @dataclass

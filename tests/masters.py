@@ -2,8 +2,8 @@
 
 `Master` is a `Server` whose workers are told apart by what the master logs of them: who is ready, who has ended. Its
 application may have the gates of `GATES` in front of it: a gate is a connection to the test's own socket `gates`, by
-which the test learns that somebody has come there, and lets them go on. A gate in a view suspends one request; a blocking
-one stops a whole worker, or keeps it from loading, for exactly as long as the test wants.
+which the test learns that somebody has come there, and lets them go on. A gate in a view suspends one request; a
+blocking one stops a whole worker, or keeps it from loading, for exactly as long as the test wants.
 """
 
 from __future__ import annotations

@@ -151,10 +151,12 @@ def _try_out(config: Config) -> int:
     """--no-server: import what serving needs, and make a loop. Nothing is bound, nothing of the application loaded."""
     try:
         from corelet.process import master, single, start  # noqa: F401, PLC0415
+        from corelet.process.prepare import try_out  # noqa: PLC0415
         from corelet.serving.worker import make_loop  # noqa: PLC0415
     except ImportError as error:
         raise OperatorError(f"{error}; install corelet again: pip install --force-reinstall corelet") from error
     make_loop(config).close()
+    try_out(config)
     if not _listens(config):
         print("corelet: note: no socket is named, so only systemd's socket activation can start this", file=sys.stderr)
     print(f"corelet {__version__}: the configuration is good")

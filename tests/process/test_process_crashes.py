@@ -33,8 +33,7 @@ def moment(line):
 # ---- exit codes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(("number", "loop"), [(signal.SIGTERM, "asyncio"), (signal.SIGINT, "uvloop")])
 def test_an_ordered_stop_finishes_what_has_begun_and_ends_with_0(tmp_path, number, loop):
     arguments = ("--loop", loop, "--pidfile", "late.pid")
     with gated(tmp_path, "", *arguments, sockets=("http", "uwsgi", "unix"), dev=True) as (server, gates):
@@ -128,8 +127,10 @@ def test_a_second_signal_hurries(tmp_path):
 @pytest.mark.parametrize("numbers", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGQUIT], [signal.SIGTERM] * 3])
 def test_sigquit_and_a_third_signal_are_immediate(tmp_path, numbers):
     with gated(tmp_path, "", sockets=("http", "unix")) as (server, gates):
-        stuck, blocked = begin(server, "/gate?stuck"), begin(server, "/block?blocked")
-        pids = {gates.at("stuck").pid, gates.at("blocked").pid}
+        stuck = begin(server, "/gate?stuck")
+        pids = {gates.at("stuck").pid}
+        blocked = begin(server, "/block?blocked")
+        pids.add(gates.at("blocked").pid)
         for number in numbers:
             start = server.mark()
             server.signal(number)
@@ -183,7 +184,7 @@ def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_pauses(tmp
     with gated(tmp_path, "") as (server, _):
         sibling = server.ready()[2]
         pauses = []
-        for _ in range(4):
+        for _ in range(3):
             start = server.mark()
             pid = server.ready()[1]
             os.kill(pid, signal.SIGKILL)
@@ -192,8 +193,7 @@ def test_a_worker_that_dies_again_and_again_is_replaced_after_growing_pauses(tmp
             new = server.wait_for_worker("is ready", start, worker=1)
             ready = server.wait(f"worker 1 (pid {new}) is ready", start)
             pauses.append((moment(ready) - moment(died)).total_seconds())
-        assert pauses[0] < 0.5 <= pauses[1] < pauses[2] < pauses[3]
-        assert pauses[2] >= 1 and pauses[3] >= 2
+        assert pauses[0] < 0.5 <= pauses[1] < 1 <= pauses[2]
         assert server.ready()[2] == sibling
         server.reload()  # a reload forgives
         start = server.mark()
@@ -303,4 +303,5 @@ def test_every_line_of_the_master_has_its_process_id(tmp_path):
         assert server.stop() == 0
         lines = [line for line in server.log.lines if "worker " in line or "generation" in line]
         assert lines
-        assert all(re.match(r"\d{4}-\d\d-\d\d [\d:,]+ \[" + str(server.pid) + r"\] (info|warning)", line) for line in lines)
+        begin = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ \[" + str(server.pid) + r"\] info ")
+        assert all(begin.match(line) for line in lines)

@@ -74,7 +74,7 @@ def test_new_code_of_corelet_is_picked_up_and_nothing_is_lost(tmp_path, copied):
         assert not accepts(server.http)
 
 
-@pytest.mark.parametrize("name", ["cli.py", "process/master.py", "serving/worker.py"])
+@pytest.mark.parametrize("name", ["cli.py", "serving/worker.py"])
 def test_a_new_program_that_does_not_start_leaves_the_old_master_serving(tmp_path, copied, name):
     with gated(tmp_path, "", code=copied) as (server, gates):
         old = server.ready()
@@ -224,5 +224,3 @@ def test_a_reload_of_a_preloaded_application_is_a_new_master_that_loads_it_again
             server.wait(f"(pid {pid}) ended", start)
         assert server.get("/").body.decode().split()[0] == "3"
         assert server.stop() == 0
-
-

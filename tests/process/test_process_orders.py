@@ -147,26 +147,25 @@ def test_a_worker_more_and_a_worker_fewer(tmp_path):
 # ---- letters --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("letter", "says"),
-    [
-        ("r", "reload (master-fifo reload): starting generation 2"),
-        ("R", "reload (master-fifo brutal-reload): starting generation 2"),
-        ("w", "reload (master-fifo workers-reload): starting generation 2"),
-        ("W", "reload (master-fifo brutal-workers-reload): starting generation 2"),
-        ("c", "chain reload (master-fifo chain-reload): starting generation 2"),
-    ],
-)
-def test_letters_that_reload(tmp_path, letter, says):
+def test_letters_that_reload(tmp_path):
     with mastered(tmp_path, HELLO) as server:
-        old = server.ready()
-        start = server.mark()
-        server.order(letter)
-        server.wait(says, start)
-        assert server.wait_for_generation(start) == 2
-        for pid in old.values():
-            server.wait(f"(pid {pid}) ended")
-        assert server.get("/").body == b"hello"
+        for generation, (letter, says) in enumerate(
+            [
+                ("r", "info reload (master-fifo reload)"),
+                ("R", "info reload (master-fifo brutal-reload)"),
+                ("w", "info reload (master-fifo workers-reload)"),
+                ("W", "info reload (master-fifo brutal-workers-reload)"),
+                ("c", "info chain reload (master-fifo chain-reload)"),
+            ],
+            2,
+        ):
+            old, start = server.ready(), server.mark()
+            server.order(letter)
+            server.wait(f"{says}: starting generation {generation}", start)
+            assert server.wait_for_generation(start) == generation
+            for pid in old.values():
+                server.wait(f"(pid {pid}) ended", start)
+            assert server.get("/").body == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -194,12 +193,10 @@ def test_a_fifo_and_pid_files_that_were_removed_are_made_again(tmp_path):
     with mastered(tmp_path, HELLO, *arguments) as server:
         (tmp_path / "two.pid").unlink()
         server.order("P")
-        until(lambda: (tmp_path / "two.pid").exists(), "the pid file")
+        until((tmp_path / "two.pid").exists, "the pid file")
         until(lambda: (tmp_path / "two.pid").read_text().strip() == str(server.pid), "the pid file")
         server.fifo.unlink()
-        server.fifo = tmp_path / "second"
-        server.order("f")
-        server.fifo = tmp_path / "fifo"
+        (tmp_path / "second").write_text("f")
         until(server.fifo.exists, "the fifo")
         server.order("d")
         server.wait("workers: 2 wanted")

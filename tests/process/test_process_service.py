@@ -1,4 +1,4 @@
-"""The server as a service of its system: background, systemd, users, hooks, daemons beside it, and edits in development."""
+"""The server as a service of its system: background, systemd, users, hooks, daemons beside it; edits in development."""
 
 from __future__ import annotations
 
@@ -380,5 +380,3 @@ def test_a_name_in_ps_is_what_was_asked_for(tmp_path):
         server.wait("generation 2 is ready: 2 workers")
     finally:
         server.end()
-
-

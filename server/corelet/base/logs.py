@@ -15,6 +15,8 @@ import contextlib
 import io
 import logging
 import os
+import select
+import stat
 import sys
 from collections.abc import Callable, Hashable
 from typing import IO
@@ -42,6 +44,13 @@ class LogFile:
         self.path = None if path is None else os.path.abspath(path)
         self.descriptor = STDERR if self.path is None else _open(self.path)
 
+    @classmethod
+    def open_already(cls, path: str) -> LogFile:
+        """The file that descriptor 2 is open to, which was opened by its path once."""
+        file = cls()
+        file.path = os.path.abspath(path)
+        return file
+
     def reopen(self) -> None:
         """Open the path again, after it was moved away. If that fails, the old file is kept and the failure logged."""
         if self.path is None:
@@ -51,10 +60,14 @@ class LogFile:
         except ConfigError as error:
             logging.getLogger("corelet").error("%s; still writing to the file that was open", error)
             return
-        os.dup2(fresh, self.descriptor, inheritable=self.descriptor == STDERR)
-        if self.descriptor == STDERR:  # redirected: what the application prints goes the same way
-            os.dup2(fresh, 1)
-        os.close(fresh)
+        self.take_over(fresh)
+
+    def take_over(self, descriptor: int) -> None:
+        """Write to this open file from now on, as `reopen` does to a new one. The descriptor is closed."""
+        os.dup2(descriptor, self.descriptor, inheritable=self.descriptor == STDERR)
+        if self.descriptor == STDERR and self.path is not None:
+            os.dup2(descriptor, 1)
+        os.close(descriptor)
 
     def redirect_standard_streams(self) -> None:
         """Let stdout and stderr, of the application's prints and of child processes, go to the file, as uWSGI's logto.
@@ -102,16 +115,34 @@ class _EventHandler(logging.Handler):
     def __init__(self, file: LogFile) -> None:
         super().__init__()
         self.file = file
+        self._dropped = 0
         self.setFormatter(_EventFormatter("%(asctime)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record) + "\n"
-            os.write(self.file.descriptor, line.encode("utf-8", "backslashreplace"))
-        except OSError:  # a full disk or pipe: nowhere is left to say it
+            self._write(line.encode("utf-8", "backslashreplace"))
+        except OSError:  # a full disk: nowhere is left to say it
             pass
         except Exception:  # noqa: BLE001 - a message whose arguments do not fit is a bug here, never the caller's end
             self.handleError(record)
+
+    def _write(self, data: bytes) -> None:
+        """Write what the descriptor takes. A pipe that nobody reads would stop the process, and with it its signals."""
+        descriptor = self.file.descriptor
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.write(descriptor, data)
+            return
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if self._dropped:
+            data = f"corelet: {self._dropped} events were dropped: the log could not be written\n".encode() + data
+        for start in range(0, len(data), select.PIPE_BUF):
+            if not poll.poll(0):
+                self._dropped += 1
+                return
+            os.write(descriptor, data[start : start + select.PIPE_BUF])  # a pipe that is ready takes so much
+        self._dropped = 0
 
 
 class _EventFormatter(logging.Formatter):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from time import monotonic
 
 PAGE_BYTES = 1024
 TITLE_OFFSET = 512
@@ -92,6 +93,10 @@ class Scoreboard:
         cells[BEGAN] = began
         cells[CORE] = core
 
+    def turn_begins(self) -> None:
+        """The loop is about to run."""
+        self.cells[SINCE] = monotonic()
+
     def left(self) -> None:
         """Control is back in the loop."""
         self.cells[CORE] = NOBODY
@@ -102,7 +107,7 @@ class Scoreboard:
         """How long the loop has worked, the turn that is going on included."""
         cells = self.cells
         since = cells[SINCE]
-        return cells[BUSY] + (now - since if since else 0.0)
+        return cells[BUSY] + (max(0.0, now - since) if since else 0.0)
 
     def glimpse(self) -> Glimpse:
         """Return what the page says now."""

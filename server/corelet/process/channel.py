@@ -1,7 +1,8 @@
 """The line between the master and one worker: a pair of SOCK_SEQPACKET sockets, a word and a text in each packet.
 
-    master -> worker   drain SECONDS, hurry, quit, pause, resume, reopen
-    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, changed PATH
+    master -> worker   drain SECONDS, stop SECONDS (nobody accepts any more), hurry, quit, pause, resume,
+                       reopen (with the descriptor of the new log)
+    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, stubborn WHY, changed PATH
 
 Packets keep their borders, so there is nothing to parse. Neither side ever waits for the other: what a full socket
 does not take is dropped, and the master has its clock and SIGKILL for those who do not listen. The end of the line is
@@ -24,6 +25,7 @@ class Channel:
         sock.setblocking(False)
         self._sock = sock
         self.ended = False
+        self.descriptor: int | None = None
 
     @classmethod
     def adopted(cls, descriptor: int) -> Channel:
@@ -35,18 +37,23 @@ class Channel:
         """The descriptor to wait for."""
         return self._sock.fileno()
 
-    def send(self, word: str, text: str = "") -> None:
-        """Send, if the other side takes it. Never raises."""
+    def send(self, word: str, text: str = "", descriptor: int | None = None) -> None:
+        """Send, if the other side takes it; with a copy of the descriptor, if one is given. Never raises."""
         packet = f"{word} {text}".strip().encode("utf-8", "backslashreplace")[:MAX_PACKET_BYTES]
         with contextlib.suppress(OSError):
-            self._sock.send(packet)
+            if descriptor is None:
+                self._sock.send(packet)
+            else:
+                socket.send_fds(self._sock, [packet], [descriptor])
 
     def receive(self) -> list[tuple[str, str]]:
         """All that has come, as (word, text). After the last packet of a line that has ended, `ended` is true."""
         found = []
         while not self.ended:
             try:
-                packet = self._sock.recv(MAX_PACKET_BYTES)
+                packet, descriptors, _flags, _address = socket.recv_fds(self._sock, MAX_PACKET_BYTES, 1)
+                for descriptor in descriptors:
+                    self._take(descriptor)
             except BlockingIOError:
                 break
             except OSError:
@@ -57,6 +64,17 @@ class Channel:
             else:
                 self.ended = True
         return found
+
+    def _take(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.descriptor = descriptor
+
+    def take_descriptor(self) -> int | None:
+        """The descriptor that came last; it is the caller's from now on."""
+        descriptor, self.descriptor = self.descriptor, None
+        return descriptor
 
     def survive_exec(self, survives: bool = True) -> int:
         """Let the descriptor survive an exec, or not; returns it."""

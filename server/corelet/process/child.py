@@ -55,6 +55,7 @@ class Seat:
     stacks: Stacks
     siblings: Siblings
     applications: Applications | None  # loaded by the master already (preload)
+    paused: bool
     leave_behind: Callable[[], None]
 
     def release(self) -> None:
@@ -65,7 +66,8 @@ class Seat:
 
 def run(seat: Seat) -> int:
     """Be a worker; return the exit code."""
-    signals.ignore(*IGNORED)
+    signals.take_no_notice(*IGNORED)
+    signals.leave_handlers_behind_in_forks()
     seat.leave_behind()
     seat.stacks.offer()
     seat.title.worker(seat.worker)
@@ -95,11 +97,13 @@ def _serve(seat: Seat) -> int:
         siblings=seat.siblings,
         report=seat.channel.send,
     )
+    worker.paused = seat.paused
     worker.requests_at_most = requests_at_most(config, seat.worker)
     duty = Duty(worker, seat.release, quiet=True)
     _obey(duty, seat)
     worker.serve(applications, [(sock, sock.address) for sock in seat.sockets])
     seat.hooks.run("accepting")
+    seat.board.turn_begins()  # what came before was loading
     seat.channel.send("ready")
     if config.py_autoreload and seat.worker == 1:
         autoreload.watch(loop, config.py_autoreload, lambda path: _changed(duty, seat, path))
@@ -145,8 +149,8 @@ def _obey(duty: Duty, seat: Seat) -> None:
 
 def _carry_out(duty: Duty, seat: Seat, word: str, text: str) -> None:
     """One order of the master's; see channel.py for the words."""
-    if word == "drain":
-        duty.end(float(text), f"worker {seat.worker}")
+    if word in ("drain", "stop"):
+        duty.end(float(text), f"worker {seat.worker}", last=word == "stop")
     elif word == "hurry":
         duty.hurry()
     elif word == "quit":
@@ -155,5 +159,5 @@ def _carry_out(duty: Duty, seat: Seat, word: str, text: str) -> None:
         duty.worker.pause()
     elif word == "resume":
         duty.worker.unpause()
-    elif word == "reopen":
-        seat.file.reopen()
+    elif word == "reopen" and (descriptor := seat.channel.take_descriptor()) is not None:
+        seat.file.take_over(descriptor)

@@ -7,6 +7,7 @@ workers. The second is tried out first, by a process of its own that imports eve
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -40,12 +41,16 @@ ONLY_AT_START = (
 )  # fmt: skip
 
 
+MAX_STEPS = 100  # letters of one read that each add or take a worker
+MOST_TIMES = 4  # so many times `processes` can be asked for by SIGTTIN
+
+
 class Control:
     """Orders, carried out on a master."""
 
     def __init__(self, master: Master) -> None:
         self.master = master
-        self._folder = os.getcwd()
+        self._folder = _folder()
         self._trial = 0  # process id of the try-out of a new program
         self._exec_due = False
         self._before: tuple[Config, list[ListeningSocket], int] | None = None  # what to go back to
@@ -59,7 +64,7 @@ class Control:
             "quit": self._quit,
             "reopen-log": self._reopen_log,
             "pause": self._pause,
-            "pidfiles": lambda why: self.master.prepared.pid_files.write_late(),
+            "pidfiles": self._write_pid_files,
             "stats": self._statistics,
             "workers": self._workers,
             "more": lambda why: self.resize(self.master.fleet.wanted + 1, why),
@@ -75,16 +80,25 @@ class Control:
             self._orders[order](why)
         except OperatorError as error:
             logger.error("%s (%s): %s; everything stays as it was", order, why, error)
+        except Exception:  # an order must not be able to end the server, whatever it meets
+            logger.exception("%s (%s): failed in the server itself; everything stays as it was", order, why)
 
     def obey_signal(self, number: int) -> None:
         """The order that a signal gives."""
-        order = self.master.prepared.hooks.orders.get(number) or SIGNALS[number].name
-        self.obey(order, signal.Signals(number).name)
+        order = self.master.prepared.hooks.orders.get(number)
+        if order is None and number in SIGNALS:
+            order = SIGNALS[number].name
+        if order is not None:  # a preloaded application may have handlers for signals of its own
+            self.obey(order, signal.Signals(number).name)
 
     def obey_letters(self, fifo: MasterFifo) -> None:
         """The orders that were written into a fifo."""
-        for order in fifo.read():
-            self.obey(order, f"master-fifo {order}")
+        orders = fifo.read()
+        at_most = dict.fromkeys(orders, 1) | {"more": MAX_STEPS, "fewer": MAX_STEPS, "stop": 3}
+        for order in orders:  # the same order again and again, read at once, is one
+            if at_most[order]:
+                at_most[order] -= 1
+                self.obey(order, f"master-fifo {order}")
 
     # -- reload ---------------------------------------------------------------------------------------------------
 
@@ -101,7 +115,8 @@ class Control:
         master = self.master
         if config == master.config:
             return
-        sockets, unwanted = rebind(config, master.prepared.sockets)
+        policy = Policy.from_config(config)
+        sockets, unwanted = rebind(config, [*master.prepared.sockets, *master.prepared.no_longer_wanted])
         for name in ONLY_AT_START:
             if getattr(config, name) != getattr(master.config, name):
                 logger.warning(
@@ -111,8 +126,7 @@ class Control:
         config = dataclasses.replace(config, **{name: getattr(master.config, name) for name in ONLY_AT_START})
         self._before = self._before or (master.config, master.prepared.sockets, master.fleet.wanted)
         master.prepared.sockets, master.config = sockets, config
-        master.prepared.no_longer_wanted += unwanted
-        policy = Policy.from_config(config)
+        master.prepared.no_longer_wanted = unwanted
         wanted = min(max(master.fleet.wanted, policy.lowest), policy.highest) if config.cheaper else config.processes
         fleet = replace(master.fleet, worker_mercy=config.worker_reload_mercy, stop_mercy=config.reload_mercy)
         master.change(fleet.resize(wanted))
@@ -142,7 +156,7 @@ class Control:
             return
         master.config, sockets, wanted = self._before
         self._before = None
-        for sock in master.prepared.sockets:
+        for sock in (*master.prepared.sockets, *master.prepared.no_longer_wanted):
             if sock not in sockets:
                 sock.retire(master.config.vacuum)
         master.prepared.sockets = sockets
@@ -153,15 +167,31 @@ class Control:
     # -- a new program in this process ----------------------------------------------------------------------------
 
     def _try_out(self, why: str) -> None:
-        if self._trial or self._exec_due or self.master.fleet.stopping:
+        if self.master.fleet.stopping:
             return
+        if self._trial:
+            logger.warning("reload (%s): the new master that is being tried out is given up for a newer one", why)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._trial, signal.SIGKILL)
         logger.info("reload (%s): trying out a new master", why)
-        here = os.getcwd()
-        os.chdir(self._folder)  # a preloaded application may have gone elsewhere
+        self._exec_due = False
+        left = self._left()
+        try:
+            here = os.getcwd()
+            os.chdir(self._folder)  # a preloaded application may have gone elsewhere
+        except OSError as error:
+            raise OperatorError(
+                f"the folder of the start, {self._folder}, is not there any more ({error.strerror}); start the server "
+                "from a folder that stays, and give chdir for the application"
+            ) from error
+        os.environ.update(left)  # so that it can say whether it understands what it will be left
         try:
             self._trial = commands.start(_program("--no-server"))
         finally:
             os.chdir(here)
+            for name in left:
+                del os.environ[name]
+            self._keep()
 
     def reaped(self, pid: int, status: int) -> bool:
         """Whether this process was the try-out."""
@@ -182,12 +212,24 @@ class Control:
         """Become the new program, once no worker is half started."""
         master = self.master
         fleet = master.fleet
-        if not self._exec_due or fleet.coming or fleet.stopping or fleet.in_state(State.STARTING):
+        if not self._exec_due or fleet.stopping:
+            return
+        if fleet.coming and fleet.generation:
+            logger.info("generation %d is given up for a new master", fleet.coming)
+            master.change(fleet.give_up())
+            self.generation_failed()
+            return
+        if fleet.coming or fleet.in_state(State.STARTING):
             return
         self._exec_due = False
-        prepared = master.prepared
-        left = handover.write(
-            sockets=prepared.sockets,
+        self._become_new_program()
+
+    def _left(self) -> dict[str, str]:
+        """What a new program is left, as variables of its environment; descriptors survive an exec until `_keep`."""
+        master = self.master
+        fleet = master.fleet
+        return handover.write(
+            sockets=master.prepared.sockets,
             workers=master.crew.handed_workers(),
             generation=fleet.generation,
             requests=master.crew.served,
@@ -195,23 +237,34 @@ class Control:
                 "daemons": master.daemons.handover(),
                 "crons": master.rounds.crons.handover(),
                 "wanted": fleet.wanted,
+                "paused": master.paused,
                 "fifos": [fifo.path for fifo in master.fifos if fifo.made],
             },
         )
+
+    def _keep(self) -> None:
+        """Nothing survives an exec any more."""
+        for sock in self.master.prepared.sockets:
+            sock.set_inheritable(False)
+        for child in self.master.crew.children.values():
+            child.survive_exec(False)
+
+    def _become_new_program(self) -> None:
+        left = self._left()
+        prepared = self.master.prepared
         words = _program()
         logger.info("new master: exec of %s", " ".join(words))
         try:
-            with signals.held_back():  # the mask survives the exec; the new program lets them come when it listens
+            with signals.held_back(
+                signals.MASTER_SIGNALS
+            ):  # the mask survives the exec; the new program lets them come when it listens
                 os.chdir(self._folder)
                 os.execve(  # noqa: S606 - no shell is what is wanted
                     words[0], words, {**os.environ, **prepared.notifier.environment(), **left}
                 )
         except OSError as error:
             logger.error("the new master cannot be started: %s; the old one goes on", error.strerror)
-            for sock in prepared.sockets:
-                sock.set_inheritable(False)
-            for child in master.crew.children.values():
-                child.survive_exec(False)
+            self._keep()
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -247,9 +300,14 @@ class Control:
 
     # -- the rest -------------------------------------------------------------------------------------------------
 
+    def _write_pid_files(self, why: str) -> None:
+        self.master.prepared.pid_files.write_early()
+        self.master.prepared.pid_files.write_late()
+
     def resize(self, wanted: int, why: str) -> None:
-        """Have so many workers."""
-        fleet = self.master.fleet.resize(wanted)
+        """Have so many workers; with cheaper no more than processes, and never more than four times as many."""
+        config = self.master.config
+        fleet = self.master.fleet.resize(min(wanted, config.processes * (1 if config.cheaper else MOST_TIMES)))
         if fleet.wanted != self.master.fleet.wanted:
             logger.info("%d workers instead of %d (%s)", fleet.wanted, self.master.fleet.wanted, why)
             self.master.change(fleet)
@@ -261,8 +319,10 @@ class Control:
         master.crew.tell_all("pause" if master.paused else "resume")
 
     def _reopen_log(self, why: str) -> None:
-        self.master.prepared.file.reopen()
-        self.master.crew.tell_all("reopen")
+        file = self.master.prepared.file
+        file.reopen()
+        for child in self.master.crew.children.values():  # with the file itself: a worker may not be allowed to open it
+            child.channel.send("reopen", descriptor=file.descriptor)
         logger.info("log opened again (%s)", why)
 
     def _reopen_fifos(self, why: str) -> None:
@@ -287,6 +347,13 @@ class Control:
     def _workers(self, why: str) -> None:
         for line in report.workers(self.master.fleet, self.looks(), self.master.config, time.monotonic()):
             logger.info("%s", line)
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return "/"
 
 
 def _program(*before: str) -> list[str]:

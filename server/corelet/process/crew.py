@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -116,18 +117,19 @@ class Crew:
         if word == "ready" and member.state is State.STARTING:
             logger.info("%s is ready", name_of(member))
             self.children[member.pid].begin_to_judge(now)
-            if self.master.paused:
-                self.children[member.pid].channel.send("pause")
             self.master.change(self.master.fleet.ready(member.pid, now))
         elif word == "failed":
             code, _, rest = text.partition(" ")
             message, _, detail = rest.partition("\0")
-            self._could_not_load(member, int(code), message, detail)
+            exit_code = int(code) if code.isdecimal() else LoadError.exit_code
+            self._could_not_load(member, exit_code, message, detail)
         elif word == "leaving":
             logger.info("%s was told to end by somebody else (%s)", name_of(member), text)
             self.master.change(self.master.fleet.left(member.pid, now))
         elif word == "recycle":
             self.recycle(member, text)
+        elif word == "stubborn":
+            self.recycle(member, text, at_once=True)
         elif word == "changed":
             self.master.control.obey("reload", f"py-autoreload {text}")
 
@@ -155,7 +157,9 @@ class Crew:
                 "generation %d failed: %s: %s; generation %d goes on serving",
                 generation, name_of(member), message, fleet.generation, extra=extra,
             )  # fmt: skip
-            self.master.control.generation_failed()
+            self.master.change(fleet)
+            self.master.control.generation_failed()  # which may change the fleet in its turn
+            return
         elif not first:
             logger.error("%s: %s; it is tried again later", name_of(member), message, extra=extra)
         self.master.change(fleet)
@@ -190,7 +194,7 @@ class Crew:
         member = self.master.fleet.member(pid)
         self.siblings.call()  # the kernel may have chosen it for a connection
         if member is not None:
-            name = signal.Signals(os.WSTOPSIG(status)).name
+            name = _signal_name(os.WSTOPSIG(status))
             logger.warning("%s was stopped by %s; `kill -CONT %d` lets it go on", name_of(member), name, pid)
             if member.state is State.READY:
                 self.recycle(member, f"stopped by {name}", at_once=True)
@@ -224,25 +228,38 @@ class Crew:
 
     def start(self, worker: int, now: float) -> None:
         """Fork a process for this seat."""
-        ours, theirs = pair()
-        new = Child(ours, Scoreboard(), Stacks())
-        master, prepared = self.master, self.master.prepared
-        seat = child.Seat(
-            worker=worker, config=master.config, sockets=prepared.sockets, file=prepared.file, hooks=prepared.hooks,
-            title=prepared.title, channel=theirs, board=new.board or Scoreboard(), stacks=new.stacks or Stacks(),
-            siblings=self.siblings, applications=master.applications, leave_behind=lambda: self._leave_behind(ours),
-        )  # fmt: skip
         try:
+            ours, theirs = pair()
+        except OSError as error:
+            self._not_started(worker, error, now)
+            return
+        new = Child(ours)
+        try:
+            new.board, new.stacks = Scoreboard(), Stacks()
+            seat = self._seat(worker, theirs, new.board, new.stacks, lambda: self._leave_behind(ours))
             pid = forking.fork(lambda: child.run(seat))
         except OSError as error:
-            logger.error("worker %d cannot be started: %s; it is tried again", worker, error.strerror)
             new.close()
-            self.master.change(self.master.fleet.not_started(worker, now))
+            self._not_started(worker, error, now)
         else:
             self.watch(pid, new)
             self.master.change(self.master.fleet.started(worker, pid, now))
         finally:
             theirs.close()
+
+    def _not_started(self, worker: int, error: OSError, now: float) -> None:
+        logger.error("worker %d cannot be started: %s; it is tried again", worker, error.strerror)
+        self.master.change(self.master.fleet.not_started(worker, now))
+
+    def _seat(
+        self, worker: int, channel: Channel, board: Scoreboard, stacks: Stacks, leave_behind: Callable[[], None]
+    ) -> child.Seat:
+        master, prepared = self.master, self.master.prepared
+        return child.Seat(
+            worker=worker, config=master.config, sockets=prepared.sockets, file=prepared.file, hooks=prepared.hooks,
+            title=prepared.title, channel=channel, board=board, stacks=stacks, siblings=self.siblings,
+            applications=master.applications, paused=master.paused, leave_behind=leave_behind,
+        )  # fmt: skip
 
     def _leave_behind(self, ours: Channel) -> None:
         """In a worker: close what is the master's, so that its end is noticed, and nobody else hears our words."""
@@ -260,9 +277,10 @@ class Crew:
         member = self.master.fleet.member(action.pid)
         if member is None:
             return
+        word = "stop" if self.master.fleet.stopping else "drain"
         if not self.master.fleet.stopping:
             logger.info("%s retires: %s", name_of(member), action.why)
-        self.children[action.pid].channel.send("drain", f"{action.seconds:.3f}")
+        self.children[action.pid].channel.send(word, f"{action.seconds:.3f}")
         if member.state is State.STARTING:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(action.pid, signal.SIGTERM)
@@ -306,5 +324,12 @@ class Crew:
 def _how(status: int) -> str:
     """How a process ended, in words."""
     if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"killed by {_signal_name(os.WTERMSIG(status))}"
     return f"exit code {os.WEXITSTATUS(status)}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name of its own
+        return f"signal {number}"

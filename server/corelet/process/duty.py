@@ -20,6 +20,7 @@ from corelet.serving.worker import Worker
 logger = logging.getLogger("corelet")
 
 FLUSH_SECONDS = 0.02  # how long an access line may wait for others
+BACKLOG_SECONDS = 0.5  # for a backlog that grows as fast as it is taken
 CLOSE_SECONDS = 2.0  # for tasks that answer their cancellation with more work
 
 
@@ -59,10 +60,13 @@ class Duty:
         """Whether it was told to end."""
         return self._task is not None
 
-    def end(self, seconds: float, why: str) -> None:
-        """Accept no more, let requests finish for so long, and leave the loop. Told again, it changes nothing."""
+    def end(self, seconds: float, why: str, last: bool = False) -> None:
+        """Accept no more, let requests finish for so long, and leave the loop. Told again, it changes nothing.
+
+        `last`: no other worker goes on accepting, so what waits in the backlog is ours.
+        """
         if self._task is None:
-            self._task = self.worker.loop.create_task(self._end(seconds, why))
+            self._task = self.worker.loop.create_task(self._end(seconds, why, last))
 
     def hurry(self) -> None:
         """Do not wait for requests any longer."""
@@ -72,9 +76,11 @@ class Duty:
         """Leave the loop now."""
         self.worker.loop.stop()
 
-    async def _end(self, seconds: float, why: str) -> None:
+    async def _end(self, seconds: float, why: str, last: bool) -> None:
         worker = self.worker
         worker.stop_accepting()
+        if last:
+            await worker.take_the_rest(BACKLOG_SECONDS)
         self._release()  # from here on a new connection is refused, or a sibling's, and not left hanging
         running = len(worker.busy_cores())
         if running or not self._quiet:

@@ -232,6 +232,10 @@ class Fleet:
         fleet = self._abandoned()
         return replace(fleet, coming=number, newest=number, why=why, chain=chain, brutal=brutal, pauses=())
 
+    def give_up(self) -> Self:
+        """The generation that is coming is not to come any more."""
+        return replace(self, coming=0, chain=False, brutal=False) if self.generation else self
+
     def resize(self, wanted: int) -> Self:
         """Have so many workers, at least one."""
         return replace(self, wanted=max(1, wanted))._settled()

@@ -13,6 +13,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from corelet import __version__
 from corelet.base.errors import OperatorError
 from corelet.process.listening import ListeningSocket
 
@@ -51,17 +52,37 @@ class Handover:
             return None
         try:
             found = json.loads(text)
-            if found["pid"] != os.getpid() or found["version"] != VERSION:
+            if found["pid"] != os.getpid():
                 return None
-            return cls(
-                sockets=[ListeningSocket.from_handover(each) for each in found["sockets"]],
-                workers=tuple(HandedWorker(**each) for each in found["workers"]),
-                generation=int(found["generation"]),
-                requests=int(found["requests"]),
-                rest=dict(found["rest"]),
-            )
+            return cls._read(found)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise OperatorError(f"{VARIABLE} in the environment cannot be understood ({error!r}); unset it") from error
+
+    @classmethod
+    def of_our_parent(cls, environ: MutableMapping[str, str] = os.environ) -> Handover | None:
+        """What a master would leave to this program, which it is trying out. Raises OperatorError if that cannot be."""
+        text = environ.pop(VARIABLE, None)
+        if text is None:
+            return None
+        try:
+            return cls._read(json.loads(text))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise OperatorError(
+                f"corelet {__version__} does not understand what the running master would leave to it ({error!r}); "
+                "stop the server and start it again"
+            ) from error
+
+    @classmethod
+    def _read(cls, found: dict[str, Any]) -> Handover:
+        if found["version"] != VERSION:
+            raise ValueError(f"version {found['version']}, not {VERSION}")
+        return cls(
+            sockets=[ListeningSocket.from_handover(each) for each in found["sockets"]],
+            workers=tuple(HandedWorker(**each) for each in found["workers"]),
+            generation=int(found["generation"]),
+            requests=int(found["requests"]),
+            rest=dict(found["rest"]),
+        )
 
 
 def write(

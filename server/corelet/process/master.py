@@ -21,6 +21,7 @@ from collections.abc import Callable
 from corelet.base.config import Config, Resolved
 from corelet.base.errors import OperatorError
 from corelet.base.loading import Applications
+from corelet.process import signals
 from corelet.process.control import Control
 from corelet.process.crew import Child, Crew, WorkerFailed
 from corelet.process.fifo import MasterFifo
@@ -35,7 +36,7 @@ from corelet.process.sizing import Policy
 
 logger = logging.getLogger("corelet.process")
 
-ROUND_SECONDS = 0.5
+FAILED_SECONDS = 0.5  # to wait after a turn that failed: it may fail again
 
 
 class Master:
@@ -51,9 +52,11 @@ class Master:
         self.applications: Applications | None = None
         self.failure: WorkerFailed | None = None
         self.is_ready = False
-        self.paused = False
+        self.paused = bool(handed.rest["paused"]) if handed is not None else False
         self.exit_code: int | None = None
         self.end_by = 0.0  # until then attached daemons may take their time to end
+        if self.config.preload:
+            self._preload()
         self.signals = SignalPipe()
         made = handed.rest["fifos"] if handed is not None else ()
         self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
@@ -106,8 +109,6 @@ class Master:
     def run(self) -> int:
         """Be the master until nobody is left; return the exit code. Raises OperatorError if the start failed."""
         config = self.config
-        if config.preload:
-            self._preload()
         announce(config, self.prepared.sockets, f"master of {self.fleet.wanted} workers, each of ")
         self.prepared.title.master()
         self.prepared.hooks.run("master-start")
@@ -115,9 +116,7 @@ class Master:
         self.crew.reap()  # those who ended while the program was exchanged sent their signal to nobody
         try:
             while not self._finished():
-                self._wait()
-                self.rounds.go_if_due(time.monotonic())
-                self.control.exec_if_due()
+                self._turn()
         finally:
             self._clean_up()
         if self.failure is not None and self.exit_code:
@@ -125,9 +124,20 @@ class Master:
         logger.info("stopped after %d requests", self.crew.served)
         return self.exit_code or 0
 
-    def _preload(self) -> None:
+    def _turn(self) -> None:
         try:
-            self.applications = load(self.config, self.prepared.hooks)
+            self._wait()
+            self.rounds.go_if_due(time.monotonic())
+            self.control.exec_if_due()
+        except Exception:  # the last resort: workers that serve must not end for a bug of their master's
+            logger.critical("the master failed in one of its turns, and goes on", exc_info=True)
+            time.sleep(FAILED_SECONDS)
+
+    def _preload(self) -> None:
+        """Load the application here. Its code may hang, or take the signals: so before ours are installed."""
+        try:
+            with signals.ends_with_an_exception():
+                self.applications = load(self.config, self.prepared.hooks)
         except OperatorError as error:
             if not self.fleet.generation:
                 raise

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from corelet import __version__
 from corelet.base import logs
 from corelet.base.config import Config
+from corelet.base.errors import ConfigError
 from corelet.base.loading import Applications, load_applications
 from corelet.process import privileges
 from corelet.process.attached import AttachedDaemons
@@ -26,9 +27,11 @@ from corelet.process.handover import Handover
 from corelet.process.hooks import Hooks
 from corelet.process.listening import ListeningSocket
 from corelet.process.pidfile import PidFiles
+from corelet.process.sizing import Policy
 from corelet.process.sockets import bind_all, rebind
 from corelet.process.systemd import Notifier
 from corelet.process.title import ProcessTitle
+from corelet.process.touch import TouchFiles
 from corelet.serving import compat
 
 logger = logging.getLogger("corelet")
@@ -67,9 +70,18 @@ class Prepared:
         self.hooks.run("as-user-atexit")
 
 
-def open_log(config: Config) -> logs.LogFile:
-    """Send events, and what the application prints, where the configuration says."""
-    file = logs.LogFile(config.daemonize or config.logto)
+def open_log(config: Config, again: bool = False) -> logs.LogFile:
+    """Send events, and what the application prints, where the configuration says.
+
+    `again`: by a master that has replaced itself. It writes there already, and may have no right to open the file.
+    """
+    path = config.daemonize or config.logto
+    try:
+        file = logs.LogFile(path)
+    except ConfigError:
+        if not again or path is None:
+            raise
+        file = logs.LogFile.open_already(path)
     logs.setup(file)
     file.redirect_standard_streams()
     return file
@@ -111,6 +123,25 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None, inherit
         prepared.pid_files.retire(config.vacuum)
         raise
     return prepared
+
+
+def try_out(config: Config) -> None:
+    """Do whatever a start does that can be done beside a running server. Raises OperatorError.
+
+    What a master would leave to this program is read, and the sockets that it has not are bound for a moment.
+    """
+    would_be_left = Handover.of_our_parent()
+    Hooks.from_config(config)
+    Crons.from_config(config)
+    AttachedDaemons(config.attach_daemon)
+    Policy.from_config(config)
+    PidFiles(config)
+    TouchFiles(config)
+    privileges.identity_of(config)
+    if would_be_left is not None:
+        _now, unwanted = rebind(config, would_be_left.sockets)
+        for sock in {*_now, *unwanted} - set(would_be_left.sockets):
+            sock.retire(vacuum=True)
 
 
 def load(config: Config, hooks: Hooks) -> Applications:

@@ -61,9 +61,9 @@ def _noted(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """No signal is delivered meanwhile; they come afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+def held_back(numbers: Collection[int] | None = None) -> Iterator[None]:
+    """None of these signals (None: of all) is delivered meanwhile; they come afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() if numbers is None else numbers)
     try:
         yield
     finally:
@@ -77,7 +77,41 @@ def back_to_default() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def ignore(*numbers: int) -> None:
-    """Take no notice of these any more."""
+def take_no_notice(*numbers: int) -> None:
+    """Do nothing about these. A handler that does nothing, since ignoring them (SIG_IGN) would outlive an exec.
+
+    Processes that the application forks have the default actions again: the worker's handlers are not theirs.
+    """
     for number in numbers:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _noted)
+        signal.siginterrupt(number, False)
+
+
+def leave_handlers_behind_in_forks() -> None:
+    """In a worker: what the application forks begins with the default actions, where it has no handler of its own.
+
+    It would share the pipe through which asyncio hears of signals: `terminate()` of a child would end the worker.
+    """
+    os.register_at_fork(after_in_child=_back_to_default_unless_the_applications)
+
+
+def _back_to_default_unless_the_applications() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in MASTER_SIGNALS:
+        handler = signal.getsignal(number)
+        if getattr(handler, "__module__", "") in (__name__, "asyncio.unix_events", "uvloop.loop"):
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def ends_with_an_exception() -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGQUIT raise KeyboardInterrupt, even if they were held back: while foreign code runs."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)

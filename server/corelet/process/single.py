@@ -74,7 +74,7 @@ def _obey_signals(duty: Duty, notifier: Notifier) -> None:
         signals += 1
         notifier.stopping()
         if signals == 1:
-            duty.end(config.reload_mercy, signal.Signals(number).name)
+            duty.end(config.reload_mercy, signal.Signals(number).name, last=True)
         elif signals == 2:
             logger.warning("a second signal: not waiting for %d running requests", len(duty.worker.busy_cores()))
             duty.hurry()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 
 from corelet.base.config import Config, Resolved
@@ -15,6 +17,8 @@ from corelet.process.prepare import open_log, prepare
 from corelet.process.systemd import listen_descriptors
 
 logger = logging.getLogger("corelet")
+
+STDERR = 2
 
 Reconfigure = Callable[[], Resolved]
 
@@ -32,6 +36,7 @@ def serve(config: Config, reconfigure: Reconfigure) -> int:
 
     With daemonize it returns when the server in the background is ready. Raises OperatorError when it cannot start.
     """
+    _have_standard_streams()
     handed = Handover.from_environment()
     inherited = listen_descriptors()  # by our own process id, which is not that of a server in the background
     if config.daemonize is None or handed is not None:
@@ -40,6 +45,16 @@ def serve(config: Config, reconfigure: Reconfigure) -> int:
     if outcome.code:
         raise NotStarted(outcome.text, outcome.code)
     return 0
+
+
+def _have_standard_streams() -> None:
+    """Let 0, 1 and 2 be open, if only to nowhere: the next file would get such a number, and be written into."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
 
 
 def _in_background(config: Config, reconfigure: Reconfigure, inherited: Sequence[int], report: Report) -> int:
@@ -59,7 +74,7 @@ def _serve(
     inherited: Sequence[int],
     on_ready: Callable[[], None],
 ) -> int:
-    file = open_log(config)
+    file = open_log(config, again=handed is not None)
     prepared = prepare(config, file, handed, inherited)
     prepared.on_ready = on_ready
     try:

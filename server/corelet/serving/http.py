@@ -20,8 +20,9 @@ from corelet.base.errors import BodyError, RequestRefused
 from corelet.serving.connection import READ_BYTES, Connection
 from corelet.serving.cores import Core
 from corelet.serving.exchange import exchange
+from corelet.serving.hub import TURN_SECONDS
 from corelet.serving.overdue import NEVER
-from corelet.serving.poller import IN, LOST, PEER_CLOSED, TURN_SECONDS
+from corelet.serving.poller import IN, LOST, PEER_CLOSED
 from corelet.wire.chunked import ChunkedDecoder
 from corelet.wire.http1 import HeadParser
 from corelet.wire.reply import SERVER, http_date, refusal

@@ -22,6 +22,7 @@ import threading
 from asyncio import tasks as asyncio_tasks
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from corelet.base.errors import NotInCore, Unwind
@@ -36,6 +37,7 @@ logger = logging.getLogger("corelet.cores")
 
 UNWIND_GRACE_SECONDS = 5.0  # how long `finally` blocks may wait before they are interrupted in their turn
 MAX_KEPT_SWITCHES = 64
+TURN_SECONDS = 0.005  # of views, one after the other, before timers and other callbacks get their turn
 
 _set_running_loop = asyncio._set_running_loop
 _get_running_loop = asyncio._get_running_loop
@@ -142,8 +144,12 @@ class Hub:
     def _feed(self) -> None:
         """Give free cores to those who wait; a loop, since a recursion through start could fill the stack."""
         self._feeding = True
+        turn_ends = monotonic() + TURN_SECONDS
         try:
             while self.queue and self.idle:
+                if monotonic() > turn_ends:
+                    self.loop.call_soon(self._feed)  # others have waited for the loop meanwhile
+                    return
                 job, _since = self.queue.popleft()
                 self.start(self.take(), job)
         finally:

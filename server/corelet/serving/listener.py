@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from corelet.base.address import Address
-from corelet.serving.poller import TURN_SECONDS
+from corelet.serving.hub import TURN_SECONDS
 
 if TYPE_CHECKING:
     from corelet.serving.connection import Connection
@@ -66,36 +66,45 @@ class Listener:
         if self.watching:
             self._ready()
 
-    def close(self) -> None:
+    def close(self, look: bool = True) -> None:
         """Stop for good, after a last look into the backlog; the socket itself belongs to the process layer."""
         self.pause()
-        self._ready()
+        if look:
+            self._ready()
+
+    def take_more(self) -> bool:
+        """Accept some more after `close`, whether a core is free or not. False when nobody waits."""
+        return self._take(even_if_busy=True)
 
     def _ready(self) -> None:
+        self._take(even_if_busy=False)
+
+    def _take(self, even_if_busy: bool) -> bool:
         hub = self.worker.hub
         hub.hide()
         try:
-            self._accept_batch()
+            return self._accept_batch(even_if_busy)
         finally:
             hub.show()
 
-    def _accept_batch(self) -> None:
+    def _accept_batch(self, even_if_busy: bool) -> bool:
+        """Whether there may be more."""
         worker = self.worker
         idle = worker.hub.idle
         accept, protocol, family = self._accept, self._protocol, self._sock.family
         turn_ends = monotonic() + TURN_SECONDS
         for _ in range(BATCH):
-            if not idle or worker.connections >= worker.max_connections:
+            if (not idle and not even_if_busy) or worker.connections >= worker.max_connections:
                 worker.full()
-                return
+                return False
             try:
                 descriptor, address = accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._exhausted(error)
-                    return
+                    return False
                 continue  # ECONNABORTED and its kin: that connection is gone, the next may be well
             worker.connections += 1
             os.set_blocking(descriptor, False)
@@ -106,7 +115,8 @@ class Listener:
                 logger.critical("a connection failed in the server itself; it is cut", exc_info=True)
                 connection.abandon()
             if monotonic() > turn_ends:
-                return  # the rest is told again in the next turn: this socket is watched by level
+                break  # the rest is told again in the next turn: this socket is watched by level
+        return True
 
     def _exhausted(self, error: OSError) -> None:
         """Never spin on an error that only time cures."""

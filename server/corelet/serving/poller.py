@@ -16,6 +16,8 @@ import select
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from corelet.serving.hub import TURN_SECONDS
+
 if TYPE_CHECKING:
     from corelet.serving.hub import Hub
 
@@ -27,7 +29,6 @@ PEER_CLOSED = select.EPOLLRDHUP
 LOST = select.EPOLLHUP | select.EPOLLERR
 _EDGE = select.EPOLLET
 _BATCH = 256
-TURN_SECONDS = 0.005  # of views, one after the other, before timers and other callbacks get their turn
 
 
 class Watched(Protocol):

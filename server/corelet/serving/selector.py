@@ -16,12 +16,13 @@ import select
 import selectors
 from collections.abc import Callable
 from math import ceil
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 from corelet.base.scoreboard import BUSY, SINCE
 
 BEAT_SECONDS = 0.5
+PUBLISH_SECONDS = 0.1  # between two looks at the counters, in a loop that never waits
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
@@ -36,6 +37,7 @@ class MarkingSelector(selectors.EpollSelector):
         super().__init__()
         self.publish: Callable[[], None] = _nothing
         self._cells = cells
+        self._publish_at = 0.0
         self._exclusive: set[int] = set()
         self._edges: set[int] = set()
         cells[SINCE] = monotonic()
@@ -73,9 +75,11 @@ class MarkingSelector(selectors.EpollSelector):
             timeout = 0
         else:
             timeout = ceil(timeout * 1e3) * 1e-3  # epoll_wait has milliseconds: not to wake up before the timer is due
-        if timeout:
+        now = monotonic()
+        if timeout or now >= self._publish_at:
+            self._publish_at = now + PUBLISH_SECONDS
             self.publish()
-        cells[BUSY] += monotonic() - cells[SINCE]
+        cells[BUSY] += now - cells[SINCE]
         cells[SINCE] = 0.0
         try:
             events = self._selector.poll(timeout, len(keys) or 1)  # type: ignore[attr-defined]
@@ -96,9 +100,13 @@ class MarkingSelector(selectors.EpollSelector):
 
 
 def beat(loop: asyncio.AbstractEventLoop, cells: memoryview[float], publish: Callable[[], None]) -> None:
-    """For a loop without a selector: note the time twice a second. A time that grows old is a blocked loop."""
+    """For a loop without a selector: note twice a second when the next note is due. One that is late is a blocked loop.
+
+    What it has worked is not known either; the processor time of the process stands for it.
+    """
     publish()
-    cells[SINCE] = monotonic()
+    cells[BUSY] = process_time()
+    cells[SINCE] = monotonic() + BEAT_SECONDS
     loop.call_later(BEAT_SECONDS, beat, loop, cells, publish)
 
 

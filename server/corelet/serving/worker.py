@@ -202,16 +202,28 @@ class Worker:
             connection.gone = True
             connection.refuse(504, "the application did not answer in time, and does not end")
         if self.report is not None:
-            self.report("recycle", f"core {core.number} does not end {what}")
+            self.report("stubborn", f"core {core.number} does not end {what}")
 
     def stop_accepting(self) -> None:
         """Take what the kernel has accepted for us already, as far as cores are free, and nothing after that."""
         self.draining = True
         self.keeps_alive = False
         for listener in self.listeners:
-            listener.close()
+            listener.close(look=not self.paused)
         if self.siblings is not None:
             self.siblings.call()  # for whoever the kernel has woken us for, and we did not take
+
+    async def take_the_rest(self, seconds: float) -> None:
+        """Nobody accepts after us: take what waits in the backlog, though no core be free, before the socket closes.
+
+        What finds no core waits for one, in order (max-queued). A backlog that does not end is left after `seconds`.
+        """
+        until = self.loop.time() + seconds
+        while not self.paused and self.loop.time() < until:
+            more = [listener.take_more() for listener in self.listeners]
+            if not any(more):
+                return
+            await asyncio.sleep(0)
 
     async def drain(self, seconds: float) -> bool:
         """Let requests finish for so long, then unwind them. True when all could finish."""
