@@ -117,6 +117,7 @@ class World:
             process = self.processes[action.pid]
             assert not process.is_told, "told twice"
             assert not process.is_killed, "told after it was killed"
+            self.check_may_go(action.pid)
             self.end_soon(process, self.chance.choice(ENDING))
             self.change(self.fleet.told(action.pid, action.seconds, self.now))
         elif isinstance(action, Kill):
@@ -271,7 +272,8 @@ class World:
             while self.agenda and self.agenda[0][0] <= then:
                 _, _, what, pid = heapq.heappop(self.agenda)
                 self.happen(what, pid)
-                if self.chance.random() < 0.8:  # otherwise the master hears of two things at once
+                more = bool(self.agenda) and self.agenda[0][0] <= then
+                if more and self.chance.random() < 0.8:  # otherwise the master hears of two things at once
                     self.settle()
             if self.finished is None:
                 self.settle()
@@ -292,6 +294,14 @@ class World:
             moment = self.chance.choice((middle, math.nextafter(then, 0.0)))
             actions = plan(self.fleet, moment)
             assert not actions, f"due at {moment}, and nobody would have woken: {actions}"
+
+    def check_may_go(self, pid: int) -> None:
+        """Until a generation is complete, nobody of the one that serves is told to end; in a chain it is otherwise."""
+        fleet = self.fleet
+        member = fleet.member(pid)
+        if fleet.coming and not fleet.chain and not fleet.stopping and member.generation == fleet.generation:
+            others = [m for m in fleet.seated(member.worker, State.READY) if m.generation == fleet.generation]
+            assert member.worker > fleet.wanted or len(others) > 1, f"{pid} was told too early"
 
     def change(self, fleet: Fleet) -> None:
         """The fleet is now this: look at what holds at every moment, between two actions too."""

@@ -522,7 +522,6 @@ def test_odd_file_names_are_shown_whole(dump_of, name):
     assert application_line(dump) == f"{here} in view"
 
 
-@pytest.mark.xfail(strict=True, reason="the line `  Garbage-collecting` ends the frames")
 def test_a_finalizer_that_blocks_a_collection_is_found(dump_of):
     dump, here = dump_of("""
         import faulthandler, gc, sys
@@ -541,7 +540,6 @@ def test_a_finalizer_that_blocks_a_collection_is_found(dump_of):
     assert application_line(dump) == f"{here} in __del__"
 
 
-@pytest.mark.xfail(strict=True, reason="<frozen importlib._bootstrap> is taken for the application")
 def test_who_waits_in_an_import_is_found_where_it_imports(dump_of):
     dump, here = dump_of("""
         import faulthandler, functools, importlib.util, operator, sys, types

@@ -52,6 +52,7 @@ class Child:
     stacks: Stacks | None = None
     seen: Seen = field(default_factory=Seen)
     stopped: bool = False  # by SIGSTOP
+    slow: bool = False  # it has been said that it loads for long
     busy_seconds: float = 0.0  # when it was last judged
 
     def begin_to_judge(self, now: float) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("corelet.process")
 
 ROUND_SECONDS = 0.5
+SLOW_LOAD_SECONDS = 30.0  # then a word about it: whoever waits for a reload should know why
 DUMP_SECONDS = 0.2  # that a worker is given to write its stacks
 TOUCH_ORDERS = {
     "touch-reload": "reload",
@@ -77,6 +78,8 @@ class Rounds:
             return
         self._next_round = now + self._seconds
         master = self.master
+        for member in master.fleet.in_state(State.STARTING):
+            self._look_at_loading(member, now)
         total = master.crew.requests()
         for member in master.fleet.in_state(State.READY, State.DRAINING):
             child = master.crew.children.get(member.pid)
@@ -106,6 +109,12 @@ class Rounds:
         elif verdict is not Verdict.NOTHING:
             child.stacks.ask(member.pid)
             self._dumps.append((now + DUMP_SECONDS, member.pid, verdict, glimpse, now - glimpse.since))
+
+    def _look_at_loading(self, member: Member, now: float) -> None:
+        child = self.master.crew.children.get(member.pid)
+        if child is not None and not child.slow and now - member.born >= SLOW_LOAD_SECONDS:
+            child.slow = True
+            logger.warning("%s is still loading the application after %g s", name_of(member), SLOW_LOAD_SECONDS)
 
     def _read_dumps(self, now: float) -> None:
         due = [dump for dump in self._dumps if dump[0] <= now]

@@ -55,10 +55,14 @@ def application_line(dump: str) -> str:
     """
     frames = _current(dump)
     foreign = [frame for frame in frames if not is_own(frame[0])]
-    theirs = [frame for frame in foreign if not frame[0].startswith(_LIBRARY) and "-packages/" not in frame[0]]
+    theirs = [frame for frame in foreign if not _is_library(frame[0])]
     for file, line, function in theirs or foreign or frames:
         return f"{file}:{line} in {function}"
     return ""
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith((*_LIBRARY, "<frozen ")) or "-packages/" in file
 
 
 def _current(dump: str) -> list[tuple[str, str, str]]:
@@ -68,7 +72,8 @@ def _current(dump: str) -> list[tuple[str, str, str]]:
     frames = []
     for line in part.splitlines()[1:]:
         match = _FRAME.match(line)
-        if match is None:
+        if match is not None:
+            frames.append((match["file"], match["line"], match["function"]))
+        elif not line.startswith("  "):  # a remark such as "Garbage-collecting" stands among the frames
             break  # the next thread's heading
-        frames.append((match["file"], match["line"], match["function"]))
     return frames
