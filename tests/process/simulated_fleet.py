@@ -40,6 +40,11 @@ def adopted(wanted: int) -> Fleet:
     return replace(in_power(wanted), coming=2, newest=2)
 
 
+def serving(fleet: Fleet, worker: int) -> list[Member]:
+    """Who serves on a seat for the generation in power."""
+    return [member for member in fleet.seated(worker, State.READY) if member.generation == fleet.generation]
+
+
 @dataclass
 class Habits:
     """How likely it is that things go wrong, and which operators there are."""
@@ -47,6 +52,7 @@ class Habits:
     deaths: float = 0.0  # of a process that has loaded
     loading_deaths: float = 0.0
     broken: float = 0.0  # that the code of a reload cannot be loaded
+    luck: float = 0.0  # that a process of such code loads nevertheless
     broken_start: bool = False
     no_process: float = 0.0  # that fork fails
     orders: tuple[str, ...] = ()
@@ -140,13 +146,18 @@ class World:
         self.pids += 1
         process = self.processes[self.pids] = Process(self.pids, self.fleet.goal)
         seconds = self.chance.choice(LOADING)
-        if process.generation in self.broken:
+        if self.cannot_load(process.generation):
             self.at(seconds, "fails", process.pid)
         elif not self.is_calm and self.chance.random() < self.habits.loading_deaths:
             self.at(seconds, "dies", process.pid)
         else:
             self.at(seconds, "loads", process.pid)
         self.change(self.fleet.started(worker, process.pid, self.now))
+
+    def cannot_load(self, generation: int) -> bool:
+        """Whether the application fails this time; once it has been in power, it is said to be good."""
+        is_broken = generation in self.broken and generation != self.fleet.generation
+        return is_broken and self.chance.random() >= self.habits.luck
 
     def end_soon(self, process: Process, seconds: float) -> None:
         """It has been told to end."""
@@ -290,8 +301,8 @@ class World:
     def check_nothing_is_due_before(self, then: float) -> None:
         """Nobody wakes until then, so the plan must stay empty."""
         if then > self.now + 0.001:
-            middle = self.now + (then - self.now) * self.chance.random()
-            moment = self.chance.choice((middle, math.nextafter(then, 0.0)))
+            last = math.nextafter(then, 0.0)
+            moment = self.chance.choice((min(last, self.now + (then - self.now) * self.chance.random()), last))
             actions = plan(self.fleet, moment)
             assert not actions, f"due at {moment}, and nobody would have woken: {actions}"
 
@@ -299,9 +310,8 @@ class World:
         """Until a generation is complete, nobody of the one that serves is told to end; in a chain it is otherwise."""
         fleet = self.fleet
         member = fleet.member(pid)
-        if fleet.coming and not fleet.chain and not fleet.stopping and member.generation == fleet.generation:
-            others = [m for m in fleet.seated(member.worker, State.READY) if m.generation == fleet.generation]
-            assert member.worker > fleet.wanted or len(others) > 1, f"{pid} was told too early"
+        if fleet.coming and not fleet.chain and not fleet.stopping and member in serving(fleet, member.worker):
+            assert member.worker > fleet.wanted, f"{pid} was told too early"
 
     def change(self, fleet: Fleet) -> None:
         """The fleet is now this: look at what holds at every moment, between two actions too."""

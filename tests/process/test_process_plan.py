@@ -632,7 +632,7 @@ QUIET = (*RELOADS, "resize", "recycle", "sigstop")
 STARTS = (at_start, in_power, adopted)
 KINDS = {
     "no worker dies": Habits(no_process=0.1, orders=QUIET),
-    "code that cannot be loaded": Habits(broken=0.6, orders=(*QUIET, "resize", "resize")),
+    "code that cannot be loaded": Habits(broken=0.7, luck=0.4, orders=(*QUIET, "resize", "resize")),
     "everything goes wrong": Habits(0.4, 0.15, broken=0.2, no_process=0.1, orders=(*QUIET, "leave", "harakiri")),
     "stops": Habits(0.3, 0.1, broken=0.2, no_process=0.1, orders=(*QUIET, "leave", "stop", "hurry", "quit")),
 }

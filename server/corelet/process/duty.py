@@ -20,7 +20,7 @@ from corelet.serving.worker import Worker
 logger = logging.getLogger("corelet")
 
 FLUSH_SECONDS = 0.02  # how long an access line may wait for others
-BACKLOG_SECONDS = 0.5  # for a backlog that grows as fast as it is taken
+BACKLOG_SECONDS = 5.0  # for a backlog that grows as fast as it is taken
 CLOSE_SECONDS = 2.0  # for tasks that answer their cancellation with more work
 
 
@@ -80,7 +80,7 @@ class Duty:
         worker = self.worker
         worker.stop_accepting()
         if last:
-            await worker.take_the_rest(BACKLOG_SECONDS)
+            await worker.take_the_rest(min(BACKLOG_SECONDS, seconds))
         self._release()  # from here on a new connection is refused, or a sibling's, and not left hanging
         running = len(worker.busy_cores())
         if running or not self._quiet:

@@ -219,7 +219,7 @@ class Worker:
         What finds no core waits for one, in order (max-queued). A backlog that does not end is left after `seconds`.
         """
         until = self.loop.time() + seconds
-        while not self.paused and self.loop.time() < until:
+        while not (self.paused or self._hurried) and self.loop.time() < until:
             more = [listener.take_more() for listener in self.listeners]
             if not any(more):
                 return
