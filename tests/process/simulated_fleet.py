@@ -218,6 +218,8 @@ class World:
             wanted = self.chance.randint(0, 5)
             self.new_seats |= set(range(fleet.wanted + 1, wanted + 1))
             self.change(fleet.resize(wanted))
+        elif what == "give up":
+            self.change(fleet.give_up())
         elif what in ("stop", "hurry", "quit"):
             self.stop(what)
         else:

@@ -279,6 +279,39 @@ def test_who_serves_alone_for_a_superseded_generation_does_not_stay_when_the_nex
     assert fleet.goal == 1
 
 
+# ---- a re-exec ----
+
+
+def test_a_generation_that_is_given_up_leaves_as_one_that_failed():
+    """A new program is to take over, and what is on its way now is of the old one."""
+    fleet = with_coming(in_power(2).reload("SIGHUP"), ready=(1,), starting=(2,)).give_up()
+    assert (fleet.generation, fleet.coming) == (1, 0)
+    assert plan(fleet, NOW) == (
+        Retire(22, 0.0, "generation 2 is not to come"),
+        Retire(21, MERCY, "generation 2 is not to come"),
+    )
+
+
+def test_who_serves_alone_for_a_generation_that_is_given_up_gets_a_successor():
+    fleet = with_coming(in_power(1).reload("SIGHUP"), ready=()).reaped(11, NOW).resize(2)
+    fleet = with_coming(fleet, ready=(1,), starting=(2,)).give_up()
+    assert plan(fleet, NOW) == (Retire(22, 0.0, "generation 2 is not to come"), Start(1))
+
+
+def test_the_first_generation_cannot_be_given_up():
+    fleet = with_coming(at_start(1), starting=(1,))
+    assert fleet.give_up() == fleet
+
+
+def test_adopted_workers_of_a_chain_that_was_not_finished_are_replaced_with_the_others():
+    fleet = replace(adopted(2), coming=3, newest=3)
+    fleet = fleet.with_members([replace(fleet.members[0], pid=21, generation=2), fleet.members[1]])
+    assert plan(fleet, NOW) == (Start(1), Start(2))
+    fleet = with_coming(fleet, ready=(1, 2))
+    assert fleet.generation == 3
+    assert {action.pid for action in plan(fleet, NOW)} == {12, 21}
+
+
 # ---- chain reload ----
 
 
@@ -632,9 +665,11 @@ QUIET = (*RELOADS, "resize", "recycle", "sigstop")
 STARTS = (at_start, in_power, adopted)
 KINDS = {
     "no worker dies": Habits(no_process=0.1, orders=QUIET),
-    "code that cannot be loaded": Habits(broken=0.7, luck=0.4, orders=(*QUIET, "resize", "resize")),
-    "everything goes wrong": Habits(0.4, 0.15, broken=0.2, no_process=0.1, orders=(*QUIET, "leave", "harakiri")),
-    "stops": Habits(0.3, 0.1, broken=0.2, no_process=0.1, orders=(*QUIET, "leave", "stop", "hurry", "quit")),
+    "code that cannot be loaded": Habits(broken=0.7, luck=0.4, orders=(*QUIET, "resize", "resize", "give up")),
+    "everything goes wrong": Habits(
+        0.4, 0.15, broken=0.2, no_process=0.1, orders=(*QUIET, "give up", "leave", "harakiri")
+    ),
+    "stops": Habits(0.3, 0.1, broken=0.2, no_process=0.1, orders=(*QUIET, "give up", "leave", "stop", "hurry", "quit")),
 }
 
 

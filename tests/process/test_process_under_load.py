@@ -130,7 +130,7 @@ def test_ten_starts_of_a_new_master_lose_no_request(tmp_path):
         here.lost_nothing()
 
 
-def test_resizing_chain_reloads_and_recycling_lose_no_request(tmp_path):
+def test_resizing_recycling_chain_reloads_and_pauses_lose_no_request(tmp_path):
     with site(tmp_path, "--max-requests", "150", "--min-worker-lifetime", "0") as here:
         for _ in range(2):
             for wanted in (3, 4, 5):
@@ -147,6 +147,17 @@ def test_resizing_chain_reloads_and_recycling_lose_no_request(tmp_path):
             here.server.order("+c")
             here.server.wait_for_generation(start)
             here.some_requests(200)
+            start = here.server.mark()
+            here.server.signal(signal.SIGTSTP)
+            here.server.wait("paused: nothing is accepted", start)
+            here.server.signal(signal.SIGTSTP)
+            here.server.wait("accepting again", start)
+            here.some_requests()
+            told = here.server.ready()[1]
+            with contextlib.suppress(ProcessLookupError):  # it may have been recycled just now
+                os.kill(told, signal.SIGTERM)  # by somebody else than its master
+            here.server.wait(f"(pid {told}) ended", start)
+            here.some_requests()
         assert here.server.log.count("max-requests") > 0
         here.lost_nothing()
 

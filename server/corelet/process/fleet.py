@@ -195,7 +195,7 @@ class Fleet:
             return self  # the code is that of the stop, or of the first failure
         if self.generation == 0:
             return replace(self, stopping="the application cannot be loaded", mercy_left=0.0, exit_code=exit_code)
-        return replace(self._abandoned(), coming=0, chain=False, brutal=False)
+        return self.give_up()
 
     def _abandoned(self) -> Self:
         """The coming generation does not come: who serves for it alone on a seat gets a successor, all others go.
@@ -234,7 +234,7 @@ class Fleet:
 
     def give_up(self) -> Self:
         """The generation that is coming is not to come any more."""
-        return replace(self, coming=0, chain=False, brutal=False) if self.generation else self
+        return replace(self._abandoned(), coming=0, chain=False, brutal=False) if self.generation else self
 
     def resize(self, wanted: int) -> Self:
         """Have so many workers, at least one."""

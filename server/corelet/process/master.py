@@ -78,13 +78,15 @@ class Master:
         if handed is not None and policy.is_adaptive:  # under load a new master does not begin with the fewest
             wanted = min(max(int(handed.rest["wanted"]), policy.lowest), policy.highest)
         generation = handed.generation if handed is not None else 0
+        # A chain reload that was not finished has left workers of a later generation than the one in power.
+        newest = max([generation, *(each.generation for each in handed.workers)]) if handed is not None else 0
         return Fleet(
             wanted=wanted,
             worker_mercy=config.worker_reload_mercy,
             stop_mercy=config.reload_mercy,
             generation=generation,
-            coming=generation + 1,
-            newest=generation + 1,
+            coming=newest + 1,
+            newest=newest + 1,
             why="start" if handed is None else "re-exec",
         )
 
