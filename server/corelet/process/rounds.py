@@ -1,4 +1,4 @@
-"""What the master looks at twice a second: blocked workers, their age and size, touched files, cron, the load.
+"""What the master looks at once or twice a second: blocked workers, their age and size, touched files, cron, the load.
 
 A round of an idle server is a few microseconds of reading memory for each worker, and a stat for each touched file.
 """
@@ -76,8 +76,8 @@ class Rounds:
         self._read_dumps(now)
         if now < self._next_round:
             return
-        self._next_round = now + self._seconds
         master = self.master
+        working = bool(master.fleet.in_state(State.STARTING))
         for member in master.fleet.in_state(State.STARTING):
             self._look_at_loading(member, now)
         total = master.crew.requests()
@@ -86,10 +86,14 @@ class Rounds:
             if child is not None and child.board is not None:
                 cells = child.board.cells
                 cells[OTHERS] = total - cells[REQUESTS]
+                working = working or cells[SINCE] != 0.0
                 if cells[SINCE] and not child.stopped:
                     self._watch(member, child, now)
                 if self._recycles and member.state is State.READY and not member.leave:
                     self._recycle(member, now)
+        # Where nobody works there is less to see; a worker that begins to is seen a round later.
+        slow = not working and not master.prepared.notifier.watchdog_seconds
+        self._next_round = now + self._seconds * (2 if slow else 1)
         master.prepared.notifier.watchdog()
         if not master.fleet.stopping:
             self._touched()
