@@ -4,6 +4,8 @@ VENV ?= .venv
 HTTP_PORT ?= 9090
 UWSGI_PORT ?= 3031
 NGINX_PORT ?= 8080
+# Files of tests at once. Most of a test is waiting, so one more than the two processors of a small machine.
+JOBS ?= 3
 
 .PHONY: run test check bench micro clean help
 
@@ -19,7 +21,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	@nginx/need.sh
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.check
 	$(VENV)/bin/ruff check .

@@ -1,16 +1,16 @@
-"""A server with a master and workers for the tests, and gates that lead from any of its processes to the test.
+"""A server with a master and workers for the tests, told apart by what the master logs of them.
 
-`Master` is a `Server` whose workers are told apart by what the master logs of them: who is ready, who has ended. Its
-application may have the gates of `GATES` in front of it: a gate is a connection to the test's own socket `gates`, by
-which the test learns that somebody has come there, and lets them go on. A gate in a view suspends one request; a
-blocking one stops a whole worker, or keeps it from loading, for exactly as long as the test wants.
+`Master` is a `Server` that knows who is ready and who has ended; `mastered` and `gated` run one for the length of a
+with block, the second with the gates of gates.py in front of the application.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -19,106 +19,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness import PATIENCE_SECONDS, ROOT, Log, Server, free_port, read_until
+from gates import GATES, Gates
+from harness import PATIENCE_SECONDS, ROOT, Log, Server, free_port
 
-GATES = """
-import asyncio, os, socket, sys, time
-import corelet
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-
-def blocking_gate(name):
-    "Stop this process until the test lets it go on, or closes its socket."
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect("gates")
-        sock.sendall(f"{name} {os.getpid()}\\n".encode())
-        return sock.recv(100).decode()
-
-async def waiting_gate(name):
-    reader, writer = await asyncio.open_unix_connection("gates")
-    try:
-        writer.write(f"{name} {os.getpid()}\\n".encode())
-        return (await reader.read(100)).decode()
-    finally:
-        writer.close()
-
-def gate(name):
-    "Suspend this request until the test lets it go on."
-    return corelet.await_(waiting_gate(name))
-
-def text(start_response, *words):
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [" ".join(map(str, words)).encode()]
-
-def application(environ, start_response):
-    name = environ["PATH_INFO"].strip("/") or "pid"
-    return globals()["view_" + name](environ, start_response)
-
-def view_pid(environ, start_response):
-    return text(start_response, os.getpid())
-
-def view_gate(environ, start_response):
-    gate(environ["QUERY_STRING"])
-    return text(start_response, os.getpid())
-
-def view_block(environ, start_response):
-    blocking_gate(environ["QUERY_STRING"])
-    return text(start_response, os.getpid())
-
-"""
+HELLO = "def application(e, s):\n    s('200 OK', [])\n    return [b'hello']\n"
 
 WORKER = re.compile(r"worker (\d+) \(pid (\d+)\) (.*)")
-
-
-class Gate:
-    """Somebody of the server who waits; `pid` is the process."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        sock.settimeout(PATIENCE_SECONDS)
-        self.name, _, pid = read_until(sock, b"\n").decode().strip().rpartition(" ")
-        self.pid = int(pid)
-
-    def open(self) -> None:
-        """Let them go on."""
-        with self.sock:
-            self.sock.sendall(b"opened")
-
-    def left(self) -> bool:
-        """Whether they are gone without having been let go on; waits for it."""
-        with self.sock:
-            return self.sock.recv(1) == b""
-
-
-class Gates:
-    """The test's end of all gates of a server."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.settimeout(PATIENCE_SECONDS)
-        self._listener.bind(str(folder / "gates"))
-        (folder / "gates").chmod(0o666)
-        self._listener.listen(100)
-        self._waiting: list[Gate] = []
-        self._all: list[Gate] = []
-
-    def at(self, name: str) -> Gate:
-        """Wait until somebody has come to the gate of this name."""
-        while True:
-            for gate in self._waiting:
-                if gate.name == name:
-                    self._waiting.remove(gate)
-                    return gate
-            self._waiting.append(Gate(self._listener.accept()[0]))
-            self._all.append(self._waiting[-1])
-
-    def close(self) -> None:
-        """Let everybody go on who still waits."""
-        self._listener.close()
-        for gate in self._all:
-            gate.sock.close()
 
 
 class Master(Server):
@@ -293,8 +199,6 @@ def await_end(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        import select
-
         assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0], f"process {pid} does not end"
     finally:
         os.close(descriptor)
@@ -349,3 +253,33 @@ def gated(folder: Path, application: str, *arguments: str, **how) -> Iterator[tu
                 gates.close()
     finally:
         gates.close()
+
+
+def moment(line: str) -> datetime.datetime:
+    """When a line was logged."""
+    return datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")
+
+
+class Tail:
+    """A log file, to be waited for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def text(self) -> str:
+        """All of it so far."""
+        return self.path.read_text() if self.path.exists() else ""
+
+    def wait(self, text: str) -> None:
+        """Wait until it holds this."""
+        until(lambda: text in self.text(), f"{text!r} in {self.path.name}")
+
+
+def corelet(folder: Path, *words: str) -> tuple[int, str]:
+    """Run the command, which ends by itself: its exit code, and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "corelet", *words], cwd=folder, check=False, text=True, timeout=PATIENCE_SECONDS,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "server"]))},
+    )  # fmt: skip
+    return done.returncode, done.stdout

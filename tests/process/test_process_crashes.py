@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 import signal
 import socket
 
 import pytest
+from gates import GATES
 from harness import PATIENCE_SECONDS
-from masters import GATES, Master, accepts, await_end, gated, is_alive, mastered, until
+from masters import HELLO, Master, accepts, await_end, gated, is_alive, mastered, moment, until
 from stage import Peer, begin, finish
-
-HELLO = "def application(e, s):\n    s('200 OK', [])\n    return [b'hello']\n"
 
 
 def fails(folder, application, *arguments, **how):
@@ -23,11 +21,6 @@ def fails(folder, application, *arguments, **how):
         return server.exit_code(), server.log.text()
     finally:
         server.end()
-
-
-def moment(line):
-    """When a line was logged."""
-    return datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")
 
 
 # ---- exit codes -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import re
 import signal
 
 import pytest
-from masters import GATES, Gates, await_end, gated
+from gates import GATES, Gates
+from masters import await_end, gated
 from stage import begin, finish
 
 HARAKIRI = ("--harakiri", "0.5", "--harakiri-graceful-timeout", "0.5", "--min-worker-lifetime", "0")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
-from harness import PATIENCE_SECONDS, ROOT
-from masters import GATES, Gates, Master, gated, mastered, until
+from gates import GATES, Gates
+from harness import PATIENCE_SECONDS
+from masters import HELLO, Master, Tail, corelet, gated, mastered, until
 from stage import begin, finish
-
-HELLO = "def application(e, s):\n    s('200 OK', [])\n    return [b'hello']\n"
 
 
 def lines_after(server, start, count):
@@ -214,19 +211,6 @@ def test_several_letters_at_once_are_several_orders(tmp_path):
 # ---- logs -----------------------------------------------------------------------------------------------------------
 
 
-class Tail:
-    """A log file, to be waited for."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def text(self):
-        return self.path.read_text() if self.path.exists() else ""
-
-    def wait(self, text):
-        until(lambda: text in self.text(), f"{text!r} in {self.path.name}")
-
-
 @pytest.mark.parametrize("letter", ["l", "L"])
 def test_a_log_that_was_moved_away_is_opened_again_by_all(tmp_path, letter):
     application = GATES + "def view_say(e, s):\n    print(e['QUERY_STRING'], flush=True)\n    return text(s, 'said')\n"
@@ -268,16 +252,6 @@ def test_a_log_that_was_moved_away_is_opened_again_by_all(tmp_path, letter):
 
 
 # ---- orders from another process ------------------------------------------------------------------------------------
-
-
-def corelet(folder, *words):
-    """Run the command; (exit code, all that it printed)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "corelet", *words], cwd=folder, check=False, text=True, timeout=PATIENCE_SECONDS,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "server"]))},
-    )  # fmt: skip
-    return done.returncode, done.stdout
 
 
 def test_a_running_server_obeys_the_command_line_of_another_process(tmp_path):

@@ -235,7 +235,7 @@ def test_a_file_that_holds_another_number_by_then_stays(folder):
     assert (folder / "app.pid").read_text() == "1\n"
 
 
-@pytest.mark.parametrize("text", [OURS, "", "no number"])
+@pytest.mark.parametrize("text", [pytest.param(OURS, id="ours"), "", "no number"])
 def test_a_file_that_somebody_has_replaced_stays(folder, text):
     files = PidFiles(Config(pidfile="app.pid"))
     files.write_early()
@@ -287,7 +287,7 @@ def test_the_other_files_are_not_checked(folder, neighbour, option):
     PidFiles(Config(**{option: "app.pid"})).check()
 
 
-@pytest.mark.parametrize("text", [OURS, "", None])
+@pytest.mark.parametrize("text", [pytest.param(OURS, id="ours"), "", None], ids=["ours", "empty", "none"])
 def test_a_safe_file_of_nobody_or_of_ours_is_no_obstacle(folder, text):
     if text is not None:
         (folder / "app.pid").write_text(text)

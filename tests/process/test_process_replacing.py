@@ -6,9 +6,8 @@ import collections
 import os
 import re
 
-from masters import gated, mastered
+from masters import gated, mastered, moment
 from stage import begin, finish
-from test_process_crashes import moment
 
 AT_ONCE = ("--min-worker-lifetime", "0")
 
@@ -121,7 +120,7 @@ def test_a_successor_that_cannot_load_leaves_the_worker_that_is_to_be_replaced(t
 # ---- cheaper --------------------------------------------------------------------------------------------------------
 
 CHEAPER = (
-    "--processes", "3", "--cheaper", "1", "--cheaper-overload", "0.2", "--cheaper-busyness-multiplier", "2",
+    "--processes", "3", "--cheaper", "1", "--cheaper-overload", "0.2", "--cheaper-busyness-multiplier", "1",
     "--cheaper-busyness-max", "30", "--asyncio", "2",
 )  # fmt: skip
 

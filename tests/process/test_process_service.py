@@ -16,13 +16,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from gates import GATES, Gates
 from harness import PATIENCE_SECONDS, ROOT, Server, free_port
-from masters import GATES, Gates, Master, accepts, await_end, gated, is_alive, mastered
+from masters import HELLO, Master, Tail, accepts, await_end, corelet, gated, is_alive, mastered
 from stage import begin, finish
-from test_process_orders import Tail, corelet
-
-HELLO = "def application(e, s):\n    s('200 OK', [])\n    return [b'hello']\n"
-
 
 # ---- background -----------------------------------------------------------------------------------------------------
 
@@ -304,25 +301,6 @@ def test_an_attached_daemon_is_kept_alive_and_ends_with_the_server(tmp_path):
             await_end(second)
         finally:
             gates.close()
-
-
-def test_a_command_that_ends_is_no_zombie(tmp_path):
-    with mastered(tmp_path, HELLO, "--hook-master-start", "exec:true") as server:
-        server.renew()
-        states = [Path(f"/proc/{pid}/stat").read_text() for pid in server.ready().values()]
-        assert len(states) == 2
-        assert not [line for line in processes_of(server.pid) if line.split()[0] == "Z"]
-        os.kill(server.ready()[1], signal.SIGKILL)
-        server.wait("died")
-        server.wait_until_workers(2)
-        assert not [line for line in processes_of(server.pid) if line.split()[0] == "Z"]
-
-
-def processes_of(pid):
-    """The states of all children of a process."""
-    return subprocess.run(
-        ["ps", "--ppid", str(pid), "-o", "stat="], check=False, capture_output=True, text=True
-    ).stdout.splitlines()
 
 
 # ---- development ----------------------------------------------------------------------------------------------------
