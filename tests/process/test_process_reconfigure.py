@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 
 import pytest
-from harness import free_port
+from gates import GATES, Gates
+from harness import PATIENCE_SECONDS, free_port
 from masters import accepts, mastered, until
-from stage import Peer, finish, packet
+from stage import Peer, begin, finish, packet
 
 SHOWS = """
 import os
@@ -38,8 +40,8 @@ def ini(tmp_path):
     return Ini(tmp_path)
 
 
-def configured(folder, *arguments):
-    return mastered(folder, SHOWS, "--ini", "conf.ini", *arguments, sockets=(), master=())
+def configured(folder, *arguments, application=SHOWS):
+    return mastered(folder, application, "--ini", "conf.ini", *arguments, sockets=(), master=())
 
 
 def move(server, port):
@@ -159,3 +161,26 @@ def test_a_generation_that_fails_gives_the_old_configuration_back(tmp_path, ini)
         server.wait_until_workers(2)
         bodies = {server.get("/").body.split()[0] for _ in range(20)}
         assert bodies == {b"one"}
+
+
+def test_a_generation_that_fails_leaves_the_mercies_as_they_were(tmp_path, ini):
+    ini.write(http_socket=f"127.0.0.1:{(port := free_port())}", processes=1)
+    gates = Gates(tmp_path)
+    with configured(tmp_path, application=GATES) as server:
+        move(server, port)
+        (tmp_path / "bad.py").write_text("no Python\n")
+        ini.write(wsgi_file="bad.py", reload_mercy="0.1")
+        server.signal(signal.SIGHUP)
+        server.wait("generation 2 failed")
+        running = begin(server, "/gate?running")
+        gate = gates.at("running")
+        server.signal(signal.SIGTERM)
+        server.wait_until_draining(gate.pid)
+        running.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            assert not running.recv(1000), "it was unwound"
+        running.settimeout(PATIENCE_SECONDS)
+        gate.open()
+        assert finish(running).body.decode() == str(gate.pid)
+        assert server.exit_code() == 0
+    gates.close()

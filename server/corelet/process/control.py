@@ -128,9 +128,14 @@ class Control:
         master.prepared.sockets, master.config = sockets, config
         master.prepared.no_longer_wanted = unwanted
         wanted = min(max(master.fleet.wanted, policy.lowest), policy.highest) if config.cheaper else config.processes
-        fleet = replace(master.fleet, worker_mercy=config.worker_reload_mercy, stop_mercy=config.reload_mercy)
-        master.change(fleet.resize(wanted))
+        self._resize_by(config, wanted)
         master.rounds.config_changed()
+
+    def _resize_by(self, config: Config, wanted: int) -> None:
+        """Let the fleet have what it knows of a configuration, and so many workers."""
+        fleet = self.master.fleet
+        fleet = replace(fleet, worker_mercy=config.worker_reload_mercy, stop_mercy=config.reload_mercy)
+        self.master.change(fleet.resize(wanted))
 
     def _new_generation(self, why: str, *, chain: bool = False, brutal: bool = False) -> None:
         master = self.master
@@ -162,7 +167,7 @@ class Control:
         master.prepared.sockets = sockets
         master.prepared.no_longer_wanted.clear()
         master.rounds.config_changed()
-        master.change(master.fleet.resize(wanted))
+        self._resize_by(master.config, wanted)
 
     # -- a new program in this process ----------------------------------------------------------------------------
 
