@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import pytest
 from harness import fronting
 from load import RECORDING, Load, Record, Report, loading, wait_for_requests
-from masters import Master, mastered
+from masters import Master, mastered, until
 
 LOCATIONS = """
     keepalive_requests 100000;
@@ -41,7 +41,9 @@ class Site:
         before = time.monotonic()
         start = self.server.mark()
         os.kill(pid, signal.SIGKILL)
-        self.server.wait(f"(pid {pid}) died: killed by SIGKILL", start)
+        # "died", or "ended" for one that a reload had told to end in the same moment.
+        ends = (f"(pid {pid}) died: killed by SIGKILL", f"(pid {pid}) ended")
+        until(lambda: any(end in line for end in ends for line in self.server.log.lines[start:]), f"the end of {pid}")
         self.kills.append((pid, before, time.monotonic()))
 
     def ends(self) -> tuple[Report, Record]:
