@@ -53,6 +53,7 @@ class Control:
         self._folder = _folder()
         self._trial = 0  # process id of the try-out of a new program
         self._exec_due = False
+        self._wanted = 0  # how many workers a configuration asks for that is being taken up
         self._before: tuple[Config, list[ListeningSocket], int] | None = None  # what to go back to
         self._orders: dict[str, Callable[[str], None]] = {
             "reload": self._reload,
@@ -128,7 +129,8 @@ class Control:
         master.prepared.sockets, master.config = sockets, config
         master.prepared.no_longer_wanted = unwanted
         wanted = min(max(master.fleet.wanted, policy.lowest), policy.highest) if config.cheaper else config.processes
-        self._resize_by(config, wanted)
+        self._wanted = wanted
+        self._resize_by(config, max(wanted, master.fleet.wanted))  # fewer only once the new generation serves
         master.rounds.config_changed()
 
     def _resize_by(self, config: Config, wanted: int) -> None:
@@ -149,6 +151,9 @@ class Control:
     def generation_came(self) -> None:
         """The new generation serves: what the one before had is of no use any more."""
         self._before = None
+        if self._wanted:
+            self.resize(self._wanted, "the new configuration")
+            self._wanted = 0
         for sock in self.master.prepared.no_longer_wanted:
             sock.retire(self.master.config.vacuum)
         self.master.prepared.no_longer_wanted.clear()
@@ -157,6 +162,7 @@ class Control:
         """The new generation does not come: a worker that dies now is replaced by one as it was."""
         master = self.master
         master.prepared.notifier.ready("serving; the last reload failed")
+        self._wanted = 0
         if self._before is None:
             return
         master.config, sockets, wanted = self._before
