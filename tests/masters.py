@@ -229,6 +229,26 @@ def until(condition, what: str, seconds: float = PATIENCE_SECONDS) -> None:
         time.sleep(0.01)
 
 
+def until_refused(port: int) -> None:
+    """Wait until nobody listens there any more; a failure names who does."""
+    try:
+        until(lambda: not accepts(("127.0.0.1", port)), f"port {port} refuses")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; those who listen: {listeners(port)}") from None
+
+
+def listeners(port: int) -> list[str]:
+    """The processes that have a socket listening on this port of 127.0.0.1: pid and command."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if sockets.intersection(os.readlink(entry) for entry in (process / "fd").iterdir()):
+                found.append(f"{process.name} {(process / 'cmdline').read_bytes().decode().replace(chr(0), ' ')}")
+    return found
+
+
 @contextlib.contextmanager
 def mastered(folder: Path, application: str | None, *arguments: str, **how) -> Iterator[Master]:
     """A master for the length of a with block, ready; ended whatever happens."""

@@ -10,7 +10,7 @@ import socket
 import pytest
 from gates import GATES, Gates
 from harness import PATIENCE_SECONDS, free_port
-from masters import accepts, mastered, until
+from masters import mastered, until, until_refused
 from stage import Peer, begin, finish, packet
 
 SHOWS = """
@@ -60,7 +60,7 @@ def test_sighup_reads_the_configuration_again(tmp_path, ini):
         server.wait("generation 2 is ready: 3 workers", start)
         move(server, new)
         assert server.get("/").body.startswith(b"two ")
-        until(lambda: not accepts(("127.0.0.1", old)), "the old port refuses")
+        until_refused(old)
         assert len(server.ready()) == 3
         assert server.stop() == 0
 
@@ -153,7 +153,7 @@ def test_a_generation_that_fails_gives_the_old_configuration_back(tmp_path, ini)
         ini.write(http_socket=f"127.0.0.1:{new}", wsgi_file="bad.py", processes=3, env="NAME=two")
         server.signal(signal.SIGHUP)
         server.wait("generation 2 failed")
-        until(lambda: not accepts(("127.0.0.1", new)), "the new port refuses")
+        until_refused(new)
         server.order("d")
         server.wait("workers: 2 wanted, generation 1 serves")
         os.kill(server.ready()[1], signal.SIGKILL)  # its successor is as it was
