@@ -12,10 +12,12 @@ has its default action until the loop runs.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from corelet.api.server import Server
 from corelet.base.config import Config
 from corelet.base.errors import LoadError, OperatorError
 from corelet.base.loading import Applications
@@ -26,7 +28,7 @@ from corelet.process.channel import Channel
 from corelet.process.duty import AccessLog, Duty
 from corelet.process.hooks import Hooks
 from corelet.process.listening import ListeningSocket
-from corelet.process.prepare import load
+from corelet.process.prepare import enter, load
 from corelet.process.recycling import requests_at_most
 from corelet.process.stacks import Stacks
 from corelet.process.title import ProcessTitle
@@ -56,6 +58,7 @@ class Seat:
     siblings: Siblings
     applications: Applications | None  # loaded by the master already (preload)
     paused: bool
+    is_a_reload: bool
     leave_behind: Callable[[], None]
 
     def release(self) -> None:
@@ -86,6 +89,8 @@ def _serve(seat: Seat) -> int:
         privileges.become(identity)
     seat.hooks.run("post-fork")
     loop = make_loop(config, MarkingSelector(seat.board.cells))
+    server = Server(config, seat.worker, os.getppid(), loop, seat.channel.send, is_a_reload=seat.is_a_reload)
+    enter(server)
     applications = seat.applications or load(config, seat.hooks)
     access_log = None if config.disable_logging else AccessLog(config, seat.file, loop)
     worker = Worker(
@@ -97,6 +102,7 @@ def _serve(seat: Seat) -> int:
         siblings=seat.siblings,
         report=seat.channel.send,
     )
+    server.worker = worker
     worker.paused = seat.paused
     worker.requests_at_most = requests_at_most(config, seat.worker)
     duty = Duty(worker, seat.release, quiet=True)

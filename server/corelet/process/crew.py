@@ -259,7 +259,8 @@ class Crew:
         return child.Seat(
             worker=worker, config=master.config, sockets=prepared.sockets, file=prepared.file, hooks=prepared.hooks,
             title=prepared.title, channel=channel, board=board, stacks=stacks, siblings=self.siblings,
-            applications=master.applications, paused=master.paused, leave_behind=leave_behind,
+            applications=master.applications, paused=master.paused, is_a_reload=master.fleet.goal > 1,
+            leave_behind=leave_behind,
         )  # fmt: skip
 
     def _leave_behind(self, ours: Channel) -> None:

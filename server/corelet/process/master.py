@@ -18,6 +18,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from corelet.api.server import Server
 from corelet.base.config import Config, Resolved
 from corelet.base.errors import OperatorError
 from corelet.base.loading import Applications
@@ -29,7 +30,7 @@ from corelet.process.fleet import Fleet, Member
 from corelet.process.handover import Handover
 from corelet.process.life import State
 from corelet.process.plan import Action, Finish, Kill, Retire, Start, next_time, plan
-from corelet.process.prepare import Prepared, announce, load
+from corelet.process.prepare import Prepared, announce, enter, load
 from corelet.process.rounds import Rounds
 from corelet.process.signals import SignalPipe
 from corelet.process.sizing import Policy
@@ -138,6 +139,7 @@ class Master:
     def _preload(self) -> None:
         """Load the application here. Its code may hang, or take the signals: so before ours are installed."""
         try:
+            enter(Server(self.config, worker_id=0, master_pid=os.getpid()))
             with signals.ends_with_an_exception():
                 self.applications = load(self.config, self.prepared.hooks)
         except OperatorError as error:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from corelet import __version__
+from corelet.api import uwsgi
+from corelet.api.server import Server, be
 from corelet.base import logs
 from corelet.base.config import Config
 from corelet.base.errors import ConfigError
@@ -142,6 +144,12 @@ def try_out(config: Config) -> None:
         _now, unwanted = rebind(config, would_be_left.sockets)
         for sock in {*_now, *unwanted} - set(would_be_left.sockets):
             sock.retire(vacuum=True)
+
+
+def enter(server: Server) -> None:
+    """Be this process for what the application will import; before it is loaded."""
+    be(server)
+    uwsgi.install(server)
 
 
 def load(config: Config, hooks: Hooks) -> Applications:

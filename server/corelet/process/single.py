@@ -12,10 +12,11 @@ import asyncio
 import logging
 import signal
 
+from corelet.api.server import Server
 from corelet.base.config import Config
 from corelet.base.scoreboard import Scoreboard
 from corelet.process.duty import AccessLog, Duty
-from corelet.process.prepare import Prepared, announce, load
+from corelet.process.prepare import Prepared, announce, enter, load
 from corelet.process.systemd import Notifier
 from corelet.process.watch import LoopWatch
 from corelet.serving.selector import MarkingSelector
@@ -32,9 +33,11 @@ def serve(config: Config, prepared: Prepared) -> int:
     board = Scoreboard()
     loop = make_loop(config, MarkingSelector(board.cells))
     prepared.hooks.run("post-fork")
+    server = Server(config, worker_id=1, loop=loop)
+    enter(server)
     applications = load(config, prepared.hooks)
     access_log = None if config.disable_logging else AccessLog(config, prepared.file, loop)
-    worker = Worker(config, loop, access_log=access_log)
+    worker = server.worker = Worker(config, loop, access_log=access_log)
     worker.serve(applications, [(sock, sock.address) for sock in prepared.sockets])
     prepared.hooks.run("accepting")
     prepared.title.worker(1)

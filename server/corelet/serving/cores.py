@@ -56,10 +56,19 @@ class Job(Protocol):
 
 
 class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
-    """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is."""
+    """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is.
+
+    Cores that serve requests are numbered from 0. One that runs something beside them (Hub.beside) has one below 0.
+    """
+
+    # SQLAlchemy asks the current greenlet for this before its async drivers do `parent.switch(awaitable)`, which the
+    # hub answers (sqlalchemy/util/concurrency.py, await_).
+    __sqlalchemy_greenlet_provider__ = True
 
     __slots__ = (
+        "awaited",
         "began",
+        "current",
         "deadline",
         "environ",
         "gone_at",
@@ -73,6 +82,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "number",
         "requests",
         "response",
+        "scope",
         "serial",
         "since",
         "stubborn_at",
@@ -98,7 +108,10 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.harakiri_at = NEVER
         self.stubborn_at = NEVER
         self.lost = False  # the application has caught its unwinding: nobody waits for this request any more
-        self.response: Any = None  # of the request, where it may have to be answered without the application
+        self.current: dict[str, Any] | None = None  # the environ of the request that runs
+        self.response: Any = None  # of the request that runs
+        self.scope: Any = None  # what the API keeps for the request that runs (api/scope.py); `end()` is called on it
+        self.awaited: asyncio.Future[Any] | None = None  # by the application's own `parent.switch(awaitable)`
         self.began = 0.0  # monotonic time of the request's begin; kept only where a master looks
         self.gone_at = NEVER  # when a client that has closed its side counts as gone
         self.nested: asyncio.AbstractEventLoop | None = None  # a loop that the view runs inside the core

@@ -58,8 +58,8 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
     environ["wsgi.input"] = body
     method = environ["REQUEST_METHOD"]
     response = Response(channel, method == "HEAD")
-    if worker.hub.harakiri_seconds:
-        core.response = response
+    core.current = environ
+    core.response = response
     if board is not None:
         core.began = began
         board.running(core.number, f"{method} {environ.get('REQUEST_URI') or environ['PATH_INFO']}", began)
@@ -70,6 +70,10 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
         run(application, environ, response)
     except BaseException as error:  # noqa: BLE001 - the border around the application
         _failed(channel, core, response, error)
+    if core.scope is not None:
+        core.scope.end()  # the descriptor is still open: what the application has registered for it is taken out
+        core.scope = None
+    core.current = core.response = None
     response.detach()
     if body is not EMPTY_INPUT:
         body.detach()

@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
+import inspect
+import itertools
 import logging
 import sys
 import threading
@@ -83,6 +86,7 @@ class Hub:
         self._hidden = False
         self.running: Core | None = None  # the core that the hub has given control to
         self._overdue = Overdue(self)
+        self._beside: dict[int, Core] = {}
         self._idle_references = sys.maxsize
         self.cores = [Core(self, number, environ(number)) for number in range(count)]
         self.idle = [self.cores[number] for number in reversed(range(count))]  # core 0 is taken first
@@ -107,13 +111,13 @@ class Hub:
             core.harakiri_at = self.loop.time() + self.harakiri_seconds
         self.running = core  # nothing below raises: Core.run keeps what the application does to itself
         if self._hidden:
-            _raw_switch(core, job)
+            value = _raw_switch(core, job)
             if _get_running_loop() is not None or self._thread_loop._loop is not self.loop:
                 self._tidy(core)
         else:
             self.hide()
             try:
-                _raw_switch(core, job)
+                value = _raw_switch(core, job)
                 self._tidy(core)
             finally:
                 self.show()
@@ -121,12 +125,16 @@ class Hub:
         if core.job is None:
             self._release(core, job)
         else:
-            self._suspended(core, job)
+            self._suspended(core, job, value)
 
     def _release(self, core: Core, job: Job) -> None:
+        if core.number < 0:
+            del self._beside[core.number]
+            _raw_switch(core, RETIRED)
+            return
         core.requests += 1
         if core.switches > 1 or core.since or self.harakiri_seconds:
-            core.unwinding = core.late = core.kept = core.nested = core.response = None
+            core.unwinding = core.late = core.kept = core.nested = core.awaited = None
             core.waiting = core.watched = core.lost = False
             core.gone_at = core.harakiri_at = core.stubborn_at = NEVER
             core.since = 0.0
@@ -173,6 +181,17 @@ class Hub:
         _raw_switch(core, RETIRED)  # its run() returns: it is dead from here on
         return fresh
 
+    def beside(self, function: Callable[[], object], title: str) -> None:
+        """In the hub, from a plain callback: run a function on a core of its own, beside those that serve requests.
+
+        It may wait like a view. What it raises is logged under its title.
+        """
+        number = next(number for number in itertools.count(-1, -1) if number not in self._beside)
+        core = self._beside[number] = Core(self, number, {})
+        core.job = job = _Beside(function, title)
+        core.gr_context = self._base_context.copy()
+        self._slice(core, _raw_switch, (job,), {})
+
     # -- suspension -----------------------------------------------------------------------------------------------
 
     def wait(self, core: Core, deadline: float = NEVER, late: BaseException | None = None) -> Any:
@@ -209,7 +228,39 @@ class Hub:
         seconds = self.loop.time() - core.since
         logger.info("core %d suspended for %.1f s at %s (%s): %s", core.number, seconds, place, job.title(), why)
         core.unwinding = error
+        if core.awaited is not None:
+            self._stop_awaiting(core)
         self._slice(core, _raw_throw, (error,), {})
+
+    def _await_for(self, core: Core, awaitable: Any) -> None:
+        """The application has switched to us with an awaitable (SQLAlchemy's way): switch back with its result."""
+        core.waiting = True
+        core.deadline = NEVER
+        core.late = None
+        task: asyncio.Future[Any] = (
+            awaitable
+            if asyncio.isfuture(awaitable)
+            else self.loop.create_task(_result_of(awaitable), context=core.gr_context)
+        )
+        core.awaited = task
+        task.add_done_callback(functools.partial(self._awaited, core, core.serial))
+
+    def _awaited(self, core: Core, serial: int, future: asyncio.Future[Any]) -> None:
+        if core.serial != serial or core.awaited is not future:
+            return
+        core.awaited = None
+        core.waiting = False
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is not None:
+            self._slice(core, _raw_throw, (error,), {})
+        else:
+            self._slice(core, _raw_switch, (future.result(),), {})
+
+    def _stop_awaiting(self, core: Core) -> None:
+        future, core.awaited = core.awaited, None
+        core.waiting = False
+        if future is not None:
+            future.cancel()  # nobody is left to take its result
 
     def enter(self, core: Core, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The application's switch() or throw(), from anywhere."""
@@ -296,7 +347,7 @@ class Hub:
         if core.job is None:
             self._release(core, job)
         else:
-            self._suspended(core, job)
+            self._suspended(core, job, value)
         return value
 
     def _go(self, core: Core, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -339,10 +390,13 @@ class Hub:
         if core.serial == serial and core.waiting and core.job is not None:
             self._suspended(core, core.job)
 
-    def _suspended(self, core: Core, job: Job) -> None:
+    def _suspended(self, core: Core, job: Job, value: Any = ()) -> None:
+        """The core is suspended; `value` is what the application's own switch to the hub brought along."""
         now = core.since = self.loop.time()
         if self.board is not None:
             self.board.left()
+        if not core.waiting and value.__class__ is not tuple and inspect.isawaitable(value):
+            self._await_for(core, value)
         if core.unwinding is not None:
             core.deadline = now + UNWIND_GRACE_SECONDS
             core.late = core.unwinding
@@ -357,8 +411,12 @@ class Hub:
         self._overdue.arm()
 
     def busy(self) -> list[Core]:
-        """The cores that have a request which somebody waits for."""
-        return [core for core in self.cores if core.job is not None and not core.lost]
+        """The cores that have a request which somebody waits for, and those that run something beside them."""
+        return [core for core in self.all() if core.job is not None and not core.lost]
+
+    def all(self) -> list[Core]:
+        """All cores, those beside the requests included."""
+        return [*self.cores, *self._beside.values()]
 
 
 def _event_loop_policy() -> Any:
@@ -372,6 +430,35 @@ class _UnknownPolicy:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+
+
+async def _result_of(awaitable: Any) -> Any:
+    return await awaitable
+
+
+class _Beside:
+    """A job that is no request: a handler of a signal, a function of a timer."""
+
+    def __init__(self, function: Callable[[], object], title: str) -> None:
+        self._function = function
+        self._title = title
+
+    def serve(self, core: Core) -> None:
+        try:
+            self._function()
+        except Unwind as error:
+            logger.warning("%s was unwound: %s", self._title, error)
+        except BaseException:  # the border around the application's handlers, whatever they raise
+            logger.exception("%s failed", self._title)
+
+    def suspended(self, core: Core) -> None: ...
+
+    def released(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def title(self) -> str:
+        return self._title
 
 
 class _Nothing:

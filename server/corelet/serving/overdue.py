@@ -41,13 +41,13 @@ class Overdue:
         hub = self._hub
         now = hub.loop.time()
         try:
-            for core in list(hub.cores):
+            for core in hub.all():
                 if core.since and min(core.deadline, core.harakiri_at, core.gone_at) <= now:
                     self._expire(core, now)
                 if core.stubborn_at <= now:
                     self._stubborn(core)
         finally:
-            if any(core.since for core in hub.cores):
+            if any(core.since for core in hub.all()):
                 self.arm()
 
     def _expire(self, core: Core, now: float) -> None:
