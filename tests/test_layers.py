@@ -18,6 +18,7 @@ FENCES = {
     "construct": ("uwsgiproto/",),
     "greenlet": ("server/corelet/serving/cores.py",),
     "httptools": ("server/corelet/wire/http1.py",),
+    "websockets": ("server/corelet/wire/websocket.py",),
     "uvloop": ("server/corelet/serving/worker.py",),
     "watchfiles": ("server/corelet/process/autoreload.py",),
     "setproctitle": ("server/corelet/process/title.py",),

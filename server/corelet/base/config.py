@@ -23,6 +23,7 @@ from corelet.base.option import Kind, Option, options_of
 from corelet.base.process_options import AboutOptions, CheaperOptions, LogOptions, ProcessOptions, ReloadOptions
 from corelet.base.socket_options import DEFAULT_KEEPALIVE_SECONDS, LimitOptions, SocketOptions, TimeoutOptions
 from corelet.base.system_options import HookOptions, PrivilegeOptions, ServiceOptions
+from corelet.base.websocket_options import WebsocketOptions
 
 LARGEST_BLOCK_BYTES = 65535
 """What the u16 length of a uwsgi packet can say."""
@@ -45,6 +46,7 @@ class Config(
     ProcessOptions,
     LogOptions,
     ApplicationOptions,
+    WebsocketOptions,
     CoreOptions,
     LimitOptions,
     TimeoutOptions,

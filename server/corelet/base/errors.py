@@ -8,6 +8,8 @@
     ├── RequestRefused           the peer: what it sent breaks the protocol; knows the HTTP status to answer
     ├── ResponseError            the application: what it gave to the server breaks PEP 3333
     ├── BodyError                the peer stopped in the middle of a body (OSError too: what frameworks expect)
+    ├── HandshakeRefused         the peer asked for a websocket in a way that is none (OSError too, as in uWSGI)
+    ├── WebsocketClosed          the other side has ended the websocket (OSError too, as in uWSGI)
     └── NotInCore                the caller: a call that needs a core came from elsewhere (RuntimeError too)
     Unwind (BaseException)       thrown into a suspended core to make its `finally` blocks run
     ├── ClientDisconnected       nobody is left to read the reply
@@ -74,6 +76,26 @@ class BodyError(CoreletError, OSError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class HandshakeRefused(CoreletError, OSError):
+    """A request that is no websocket handshake was to become one. `status` is what to answer if nobody else does."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(f"unable to complete websocket handshake: {reason}")
+        self.status = status
+
+
+class WebsocketClosed(CoreletError, OSError):
+    """No message comes or goes any more. `code` and `reason` are the peer's (RFC 6455 7.4); 1006: it left without one.
+
+    An OSError with uWSGI's words, since that is what applications written for uWSGI wait for.
+    """
+
+    def __init__(self, message: str, code: int, reason: str = "") -> None:
+        super().__init__(f"{message}: closed with {code}{f' ({reason})' if reason else ''}")
+        self.code = code
+        self.reason = reason
 
 
 class NotInCore(CoreletError, RuntimeError):

@@ -67,6 +67,8 @@ class Connection(ABC):
     write_errors = 0
     partial = False  # a buffer of the reply has gone out in part
 
+    taken: Any = None  # whoever has taken the connection over (websocket.py): events are theirs
+
     _sock: Any = None
 
     def __init__(self, worker: Worker, fd: int, address: Any, family: int) -> None:
@@ -241,6 +243,9 @@ class Connection(ABC):
         if core is None:
             self.readable(mask)
             return
+        if self.taken is not None:
+            self.taken.event(mask)
+            return
         if mask & LOST:
             self.gone = True
         if mask & (PEER_CLOSED | LOST):
@@ -279,6 +284,19 @@ class Connection(ABC):
     @abstractmethod
     def refuse(self, status: int, reason: str) -> None:
         """Answer by ourselves and close."""
+
+    def take_over(self, owner: Any) -> bytes:
+        """Events go to `owner` from now on, which reads and writes by itself; the bytes that came behind the request.
+
+        The request ends with the connection, closed so that what was written last still arrives.
+        """
+        self.taken = owner
+        self.last_reply()
+        return b""
+
+    def watch(self, mask: int) -> None:
+        """For who has taken the connection over: have these events told, besides those that are already."""
+        self._watch(mask)
 
     @abstractmethod
     def expire(self) -> None:

@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from corelet.base.errors import BodyError, HarakiriError, ResponseError, Unwind
+from corelet.base.errors import BodyError, HandshakeRefused, HarakiriError, ResponseError, Unwind, WebsocketClosed
 from corelet.base.outcome import Outcome
 from corelet.base.scoreboard import OTHERS
 from corelet.serving.connection import Discarded
@@ -110,8 +110,9 @@ def _failed(channel: Channel, core: Core, response: Response, error: BaseExcepti
         if response.complete:
             return  # close() failed after the last byte: the peer has its reply
         if not response.head_sent:
-            status = error.status if isinstance(error, BodyError) else 500
-            text = str(error) if isinstance(error, BodyError) else "the application failed; the server's log says how"
+            status, text = 500, "the application failed; the server's log says how"
+            if isinstance(error, BodyError | HandshakeRefused):
+                status, text = error.status, str(error)
             channel.last_reply()
             _answer(response, status, text)
 
@@ -132,7 +133,7 @@ def _report(channel: Channel, core: Core, response: Response, error: BaseExcepti
         fate = f"after {response.body_bytes} bytes of its reply, which is cut"
     else:
         fate = "before its reply"
-    if isinstance(error, BodyError):
+    if isinstance(error, BodyError | HandshakeRefused | WebsocketClosed):
         logger.warning("core %d %s: %s", core.number, channel.title(), error)
         return
     if isinstance(error, ResponseError):

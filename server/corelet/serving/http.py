@@ -301,6 +301,13 @@ class HttpConnection(Connection):
             self._keep = False  # where the next request would begin is not known any more
             raise
 
+    def take_over(self, owner: Any) -> bytes:
+        """As Connection.take_over."""
+        super().take_over(owner)
+        behind, self._buffer = self._buffer, b""
+        self._ahead = True  # the peer may be sending when we end: do not reset what it has not read
+        return behind
+
     def last_reply(self) -> None:
         """The reply that follows is the connection's last one."""
         self._keep = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from socket import AF_UNIX, IPPROTO_TCP, TCP_CORK
+from typing import Any
 
 from corelet.base.errors import BodyError, RequestRefused
 from corelet.serving.connection import PEEK, READ_BYTES, Connection
@@ -41,6 +42,7 @@ class UwsgiConnection(Connection):
     _var_bytes = 0
     _uncorked = False
     _surplus = False  # more came than was announced
+    _behind = b""  # that, if it came with the packet
 
     # -- the packet, in the hub -----------------------------------------------------------------------------------
 
@@ -121,6 +123,7 @@ class UwsgiConnection(Connection):
         length = request.body_length
         if len(data) > end + length:
             self._surplus = True
+            self._behind = data[end + length :]
         if length:
             limit = worker.limits.max_body_bytes
             if limit and length > limit:
@@ -238,6 +241,13 @@ class UwsgiConnection(Connection):
             if self.family != AF_UNIX:
                 self.sock.setsockopt(IPPROTO_TCP, TCP_CORK, 0)
         super().send(*buffers)
+
+    def take_over(self, owner: Any) -> bytes:
+        """As Connection.take_over; nothing of the request is held back any more."""
+        super().take_over(owner)
+        self._release_held()
+        self._surplus = True  # the peer may be sending when we end: do not reset what it has not read
+        return self._behind
 
     send_last = Connection.send  # under the cork: what completes the reply leaves with the close, in one segment
 

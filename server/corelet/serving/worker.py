@@ -36,6 +36,8 @@ from corelet.serving.poller import Poller
 from corelet.serving.selector import MarkingSelector, beat
 from corelet.serving.siblings import Siblings
 from corelet.serving.uwsgi import UwsgiConnection
+from corelet.serving.websocket import Websocket
+from corelet.wire.websocket import GOING_AWAY
 from corelet.wsgi.environ import server_keys
 
 logger = logging.getLogger("corelet.worker")
@@ -78,6 +80,7 @@ class Worker:
         self.application: Any = None
         self.listeners: list[Listener] = []
         self.connections = 0
+        self.websockets: set[Websocket] = set()
         self.draining = False
         self.paused = False
         self.requests_at_most = 0  # then the master is asked for a successor
@@ -227,6 +230,8 @@ class Worker:
 
     async def drain(self, seconds: float) -> bool:
         """Let requests finish for so long, then unwind them. True when all could finish."""
+        for websocket in tuple(self.websockets):
+            websocket.close(GOING_AWAY, "the server ends")
         self._drain_until = 0.0 if self._hurried else self.loop.time() + seconds
         await self._let_last_requests_come()
         while (self.hub.busy() or self.hub.queue) and self.loop.time() < self._drain_until:

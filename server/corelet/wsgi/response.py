@@ -194,6 +194,19 @@ class Response:
         self.start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
         self.whole(body)
 
+    def take_over(self, head: bytes) -> None:
+        """The application answers by itself from here on (a websocket): what it returns is nothing to send.
+
+        Raises ResponseError when a reply has begun.
+        """
+        if self.head_sent:
+            raise ResponseError("the reply has begun: a websocket handshake is to come before the first chunk")
+        self._begin_again()
+        self.status = 101
+        self._lines = [""]
+        self.head_sent = self.bodyless = True
+        self.head_bytes = len(head)
+
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _header(self, header: tuple[str, str], lines: list[str]) -> None:

@@ -1,6 +1,7 @@
 """uWSGI's Python module `uwsgi`, for applications that import it. There in a worker only; names we lack stay absent.
 
     facts       what does not depend on a request: worker_id(), version, opt, workers() …
+    websocket   websocket_handshake(), websocket_recv() …
 
 Each part is a module with two tables: NAMES, plain attributes, and LIVE, functions whose result is the attribute's
 value at the moment it is asked for (`uwsgi.env`). A part without a function that an option switches off leaves it out
@@ -15,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from corelet.api.server import Server
-from corelet.api.uwsgi import facts
+from corelet.api.uwsgi import facts, websocket
 
-PARTS: tuple[Any, ...] = (facts,)
+PARTS: tuple[Any, ...] = (facts, websocket)
 
 
 class UwsgiModule(types.ModuleType):
