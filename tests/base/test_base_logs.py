@@ -327,9 +327,10 @@ def test_a_note_that_was_cut_is_not_lost():
     assert sink.data == b"corelet: 1 access lines were dropped: the log could not be written\n"
 
 
-def test_a_pipe_that_nobody_reads_never_blocks():
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_pipe_that_nobody_reads_never_blocks(blocking):
     reader, end = os.pipe()
-    os.set_blocking(end, False)
+    os.set_blocking(end, blocking)
     file = LogFile()
     file.descriptor = end
     log = LogWriter(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 
 import pytest
@@ -269,4 +270,50 @@ def test_a_stopped_worker_that_is_continued_finishes_what_it_had_begun(tmp_path)
         os.kill(gate.pid, signal.SIGCONT)
         assert finish(running).body.decode() == str(gate.pid)
         server.wait(f"(pid {gate.pid}) ended")
+        assert "is killed" not in server.log.text()
+
+
+AT_EXIT = """
+import atexit
+
+@atexit.register
+def last():
+    blocking_gate("atexit")
+    say("the exit handler has ended")
+"""
+
+
+def test_an_exit_handler_has_the_mercy_and_no_deadline_of_a_request(tmp_path):
+    arguments = ("--processes", "1", "--harakiri", "0.5", "--harakiri-graceful-timeout", "0.5")
+    with gated(tmp_path, AT_EXIT, *arguments) as (server, gates):
+        server.signal(signal.SIGTERM)
+        gate = gates.at("atexit")
+        assert not select.select([gate.sock], [], [], 2.5)[0]  # beyond harakiri and its grace
+        gate.open()
+        server.wait("the exit handler has ended")
+        assert server.exit_code() == 0
+        assert "blocked" not in server.log.text()
+
+
+FINALLY = """
+def view_finally(environ, start_response):
+    try:
+        gate("inside")
+    finally:
+        say("its finally block ran")
+    return text(start_response, "done")
+"""
+
+
+def test_a_stop_shortens_the_time_of_a_worker_that_a_reload_has_told_to_end(tmp_path):
+    arguments = ("--processes", "1", "--reload-mercy", "1", "--worker-reload-mercy", "1000")
+    with gated(tmp_path, FINALLY, *arguments) as (server, gates):
+        asked = begin(server, "/finally")
+        gates.at("inside")
+        server.reload()
+        server.wait("finishing 1 running requests")
+        server.signal(signal.SIGTERM)
+        assert finish(asked).status == 504
+        assert server.exit_code() == 0
+        assert "its finally block ran" in server.log.text()
         assert "is killed" not in server.log.text()

@@ -87,6 +87,14 @@ def test_a_worker_is_replaced_at_the_end_of_its_life(tmp_path):
         assert fewest_ready(server) == 2
 
 
+def test_a_worker_that_max_requests_has_marked_still_ends_at_the_end_of_its_life(tmp_path):
+    arguments = ("--max-requests", "1", "--min-worker-lifetime", "1000", "--max-worker-lifetime", "1")
+    with mastered(tmp_path, PID, "--processes", "1", *arguments) as server:
+        before = server.get_pid()
+        server.wait("(max-requests)")
+        server.wait(f"(pid {before}) ended")
+
+
 def test_a_worker_that_has_grown_is_replaced(tmp_path):
     with mastered(tmp_path, PID, "--reload-on-rss", "60", *AT_ONCE) as server:
         pid = int(server.get("/grow").body)

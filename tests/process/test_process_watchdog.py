@@ -138,12 +138,27 @@ def test_no_grace_is_none_and_not_for_ever():
     assert judged(glimpse(NOW), replace(LIMITS, grace=0.0), NOW + 30, NOW + 30.5) == [Verdict.HARAKIRI, Verdict.KILL]
 
 
+def test_many_views_that_compute_one_after_the_other_are_no_request_that_stands_still():
+    limits = Limits(warning=0.0, harakiri=4.0, grace=1.0)
+    seen, verdicts = Seen(), []
+    for tick in range(24):  # sixty views of 0.2 s in one turn of 12 s, which all began long before
+        now = NOW + tick / 2
+        page = glimpse(NOW, core=tick, began=NOW - 10 + tick / 100)
+        seen, verdict = judge(page, seen, limits, now)
+        verdicts.append(verdict)
+    assert set(verdicts) == {Verdict.NOTHING}
+    for tick in range(5):  # the last of them does stand still
+        seen, verdict = judge(page, seen, limits, now + tick / 2)
+        verdicts.append(verdict)
+    assert verdicts[-3:] == [Verdict.HARAKIRI, Verdict.NOTHING, Verdict.KILL]
+
+
 @pytest.mark.parametrize("between", [0.0, NOW + 31], ids=["it waited for events", "it is in another turn"])
 def test_nothing_is_held_against_a_worker_that_came_round(between):
     seen, verdict = judge(glimpse(NOW), Seen(), LIMITS, NOW + 30)
     assert verdict is Verdict.HARAKIRI
     seen, verdict = judge(glimpse(between), seen, LIMITS, NOW + 31.5)
-    assert (seen, verdict) == (Seen(between), Verdict.NOTHING)
+    assert (seen.since, seen.warned, seen.harakiri_at, verdict) == (between, False, 0.0, Verdict.NOTHING)
     page = glimpse(NOW + 34.5, began=NOW)  # the same request, in another turn: its deadline is over
     seen, verdict = judge(page, seen, LIMITS, NOW + 35.4)
     assert verdict is Verdict.NOTHING

@@ -106,6 +106,22 @@ def _settle(stream: IO[str] | None) -> None:
             stream.reconfigure(line_buffering=True)
 
 
+def write_what_goes(descriptor: int, data: bytes) -> int:
+    """Write as much as goes without waiting, in one call where that is a file; return how many bytes did.
+
+    A pipe that nobody reads would stop the process, and with it its signals. So where it is no file each piece is
+    written only when the descriptor is ready, and is no longer than what a ready pipe takes whole (pipe(7), PIPE_BUF).
+    """
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.write(descriptor, data)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    written = 0
+    while written < len(data) and poll.poll(0):
+        written += os.write(descriptor, data[written : written + select.PIPE_BUF])
+    return written
+
+
 # ---- events ----
 
 
@@ -128,21 +144,12 @@ class _EventHandler(logging.Handler):
             self.handleError(record)
 
     def _write(self, data: bytes) -> None:
-        """Write what the descriptor takes. A pipe that nobody reads would stop the process, and with it its signals."""
-        descriptor = self.file.descriptor
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.write(descriptor, data)
-            return
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
         if self._dropped:
             data = f"corelet: {self._dropped} events were dropped: the log could not be written\n".encode() + data
-        for start in range(0, len(data), select.PIPE_BUF):
-            if not poll.poll(0):
-                self._dropped += 1
-                return
-            os.write(descriptor, data[start : start + select.PIPE_BUF])  # a pipe that is ready takes so much
-        self._dropped = 0
+        if write_what_goes(self.file.descriptor, data) < len(data):
+            self._dropped += 1
+        else:
+            self._dropped = 0
 
 
 class _EventFormatter(logging.Formatter):
@@ -221,8 +228,8 @@ class LogWriter:
     lines are ever glued.
     """
 
-    def __init__(self, file: LogFile, write: Callable[[int, bytes], int] = os.write) -> None:
-        """`write` is os.write, or something with its contract."""
+    def __init__(self, file: LogFile, write: Callable[[int, bytes], int] = write_what_goes) -> None:
+        """`write` has the contract of os.write."""
         self.file = file
         self.dropped = 0
         self._write = write
@@ -238,7 +245,7 @@ class LogWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered. Never raises, never waits for a non-blocking descriptor."""
+        """Write what has gathered. Never raises, never waits for whoever reads it."""
         if not self._lines and not self._rest:
             return
         lines, self._lines, self._gathered = self._lines, [], 0

@@ -97,6 +97,10 @@ class Scoreboard:
         """The loop is about to run."""
         self.cells[SINCE] = monotonic()
 
+    def turn_ends(self) -> None:
+        """The loop is over."""
+        self.cells[SINCE] = 0.0
+
     def left(self) -> None:
         """Control is back in the loop."""
         self.cells[CORE] = NOBODY

@@ -117,6 +117,7 @@ def _serve(seat: Seat) -> int:
     worker.publish()
     if access_log is not None:
         access_log.flush()
+    seat.board.turn_ends()  # what comes, the application's atexit handlers among it, has the mercy and no watchdog
     return 0
 
 

@@ -290,6 +290,7 @@ class Control:
             master.prepared.release()
             master.daemons.stop(now)
             master.end_by = now + fleet.stop_mercy
+            master.crew.shorten(fleet.stop_mercy)
             master.change(fleet.stop(why, fleet.stop_mercy).shorten(fleet.stop_mercy, now))
         elif fleet.mercy_left > 0:
             logger.warning("stopping (%s): not waiting for running requests", why)

@@ -85,6 +85,7 @@ class Child:
             except ValueError:
                 os.close(worker.board)
         found = cls(Channel.adopted(worker.channel), board, None if worker.stacks is None else Stacks(worker.stacks))
+        found.begin_to_judge(time.monotonic())
         found.survive_exec(False)
         return found
 
@@ -287,6 +288,11 @@ class Crew:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(action.pid, signal.SIGTERM)
         self.master.change(self.master.fleet.told(action.pid, action.seconds, now))
+
+    def shorten(self, seconds: float) -> None:
+        """Tell those who are ending already that they have no longer than this."""
+        for member in self.master.fleet.in_state(State.DRAINING):
+            self.children[member.pid].channel.send("stop", f"{seconds:.3f}")
 
     def kill(self, pid: int, why: str) -> None:
         """SIGKILL, and say why."""

@@ -61,12 +61,14 @@ class Duty:
         return self._task is not None
 
     def end(self, seconds: float, why: str, last: bool = False) -> None:
-        """Accept no more, let requests finish for so long, and leave the loop. Told again, it changes nothing.
+        """Accept no more, let requests finish for so long, and leave the loop. Told again, the shorter time holds.
 
         `last`: no other worker goes on accepting, so what waits in the backlog is ours.
         """
         if self._task is None:
             self._task = self.worker.loop.create_task(self._end(seconds, why, last))
+        else:
+            self.worker.drain_within(seconds)
 
     def hurry(self) -> None:
         """Do not wait for requests any longer."""

@@ -34,6 +34,7 @@ from corelet.process.prepare import Prepared, announce, enter, load
 from corelet.process.rounds import Rounds
 from corelet.process.signals import SignalPipe
 from corelet.process.sizing import Policy
+from corelet.serving.worker import has_event_loop
 
 logger = logging.getLogger("corelet.process")
 
@@ -56,14 +57,15 @@ class Master:
         self.paused = bool(handed.rest["paused"]) if handed is not None else False
         self.exit_code: int | None = None
         self.end_by = 0.0  # until then attached daemons may take their time to end
+        self.daemons = prepared.daemons
+        # Paths are those of the folder that we were started in: a preloaded application may go elsewhere (chdir).
+        made = handed.rest["fifos"] if handed is not None else ()
+        self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
+        self.control = Control(self)
+        self.rounds = Rounds(self)
         if self.config.preload:
             self._preload()
         self.signals = SignalPipe()
-        made = handed.rest["fifos"] if handed is not None else ()
-        self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
-        self.daemons = prepared.daemons
-        self.control = Control(self)
-        self.rounds = Rounds(self)
         self._poll = select.poll()
         self.waiting: dict[int, Callable[[], None]] = {}
         self.wait_for(self.signals.reader, self._signals_came)
@@ -144,9 +146,15 @@ class Master:
                 self.applications = load(self.config, self.prepared.hooks)
         except OperatorError as error:
             if not self.fleet.generation:
+                self._retire_fifos()
                 raise
             # After a re-exec the workers of the master before go on, and new ones will try for themselves.
             logger.error("preload failed: %s", error)
+        if has_event_loop():
+            logger.warning(
+                "the application took an event loop while it was preloaded; that loop never runs, and whatever waits "
+                "for it waits for ever: take the loop in a view, or leave preload out"
+            )
         gc.collect()
         gc.freeze()  # what is there now stays on pages that no collection in a worker writes to
 
@@ -210,6 +218,9 @@ class Master:
             self.exit_code = action.exit_code
 
     def _clean_up(self) -> None:
+        self._retire_fifos()
+        self.daemons.kill()
+
+    def _retire_fifos(self) -> None:
         for fifo in self.fifos:
             fifo.retire()
-        self.daemons.kill()

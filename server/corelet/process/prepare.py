@@ -34,7 +34,7 @@ from corelet.process.sockets import bind_all, rebind
 from corelet.process.systemd import Notifier
 from corelet.process.title import ProcessTitle
 from corelet.process.touch import TouchFiles
-from corelet.serving import compat
+from corelet.serving import compat, local
 
 logger = logging.getLogger("corelet")
 
@@ -147,7 +147,9 @@ def try_out(config: Config) -> None:
 
 
 def enter(server: Server) -> None:
-    """Be this process for what the application will import; before it is loaded."""
+    """Be this process for what the application will import. Before it is loaded, in a master that preloads too."""
+    if server.config.thread_local == "core":
+        local.install()
     be(server)
     uwsgi.install(server)
 

@@ -47,6 +47,7 @@ class Rounds:
         self.crons = master.prepared.crons
         self._dumps: list[tuple[float, int, Verdict, Glimpse, float]] = []
         self._judged_at = time.monotonic()
+        self._touch: TouchFiles | None = None
         self.config_changed()
         self._next_round = time.monotonic()
 
@@ -59,7 +60,7 @@ class Rounds:
         self._seconds = min(ROUND_SECONDS, config.blocked_warning / 2 or ROUND_SECONDS, watchdog or ROUND_SECONDS)
         self._policy = Policy.from_config(config)
         self._sizing = self._policy.begin(now)
-        self._touch = TouchFiles(config)
+        self._touch = TouchFiles(config, self._touch)
         self._recycles = bool(config.max_worker_lifetime or config.reload_on_rss or config.reload_on_as)
 
     @property
@@ -89,7 +90,7 @@ class Rounds:
                 working = working or cells[SINCE] != 0.0
                 if cells[SINCE] and not child.stopped:
                     self._watch(member, child, now)
-                if self._recycles and member.state is State.READY and not member.leave:
+                if self._recycles and member.state is State.READY and not member.leaves(now):
                     self._recycle(member, now)
         # Where nobody works there is less to see; a worker that begins to is seen a round later.
         slow = not working and not master.prepared.notifier.watchdog_seconds
@@ -151,7 +152,7 @@ class Rounds:
             self.master.crew.recycle(member, why, at_once="lifetime" in why)
 
     def _touched(self) -> None:
-        for option, path in self._touch.changed():
+        for option, path in self._touch.changed() if self._touch is not None else ():
             self.master.control.obey(TOUCH_ORDERS[option], f"{option} {path}")
 
     def _cron(self) -> None:

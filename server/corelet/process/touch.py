@@ -26,14 +26,17 @@ _Look = tuple[int, int, int]  # (mtime_ns, inode, size)
 class TouchFiles:
     """The files of the touch options, as they looked last. Paths are made absolute: `chdir` comes later."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, before: TouchFiles | None = None) -> None:
+        """`before`: those of the configuration until now. A touch since its last look is not to be lost."""
         self.paths: tuple[tuple[str, str], ...] = tuple(
             (option, os.path.abspath(path)) for option in OPTIONS for path in getattr(config, option.replace("-", "_"))
         )
         self._unseen: set[str] = set()
         self._looks: dict[tuple[str, str], _Look | None] = {}
         for option, path in self.paths:
-            self._looks[option, path] = self._look(option, path, None)
+            known = before._looks if before is not None else {}
+            key = (option, path)
+            self._looks[key] = known[key] if key in known else self._look(option, path, None)
 
     def changed(self) -> list[tuple[str, str]]:
         """(option name, path) of what was touched since the last call."""

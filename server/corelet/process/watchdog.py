@@ -44,24 +44,34 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of a worker's present turn: when it began, and what was done about it."""
+    """What is known of a worker's present turn: when it began, what runs in it, and what was done about it.
+
+    Sixty views that compute for 0.2 s each make a turn of 12 s, and none of them stands still: so harakiri counts from
+    when the same request was seen to run first (`standing`).
+    """
 
     since: float = 0.0
+    place: tuple[int | None, float] = (None, 0.0)  # the core, and when its request began
+    standing: float = 0.0
     warned: bool = False
     harakiri_at: float = 0.0
 
 
 def judge(glimpse: Glimpse, seen: Seen, limits: Limits, now: float) -> tuple[Seen, Verdict]:
     """What is known afterwards, and what has to be done."""
+    place = (glimpse.core, glimpse.began if glimpse.core is not None else 0.0)
     if glimpse.since != seen.since:
-        seen = Seen(glimpse.since)
+        seen = Seen(glimpse.since, place, glimpse.since)
+    elif place != seen.place:
+        seen = replace(seen, place=place, standing=now, harakiri_at=0.0)
     if not glimpse.since:
         return seen, Verdict.NOTHING
     blocked = now - glimpse.since
     if seen.harakiri_at:
         return seen, Verdict.KILL if now - seen.harakiri_at >= limits.grace else Verdict.NOTHING
     began = glimpse.began if glimpse.core is not None else glimpse.since
-    if limits.harakiri and now - began >= limits.harakiri and blocked >= min(LEAST_BLOCK_SECONDS, limits.harakiri):
+    stands = now - seen.standing >= min(LEAST_BLOCK_SECONDS, limits.harakiri)
+    if limits.harakiri and now - began >= limits.harakiri and stands:
         return replace(seen, warned=True, harakiri_at=now), Verdict.HARAKIRI
     if limits.warning and blocked >= limits.warning and not seen.warned:
         return replace(seen, warned=True), Verdict.WARN

@@ -81,7 +81,7 @@ class Hub:
         self.retired = 0
         self._base_context = contextvars.copy_context()
         # Where asyncio keeps the thread's loop: 0.05 µs to look at, after every slice, against 0.3 by get_event_loop().
-        self._thread_loop: Any = getattr(_event_loop_policy(), "_local", None) or _UnknownPolicy(loop)
+        self._thread_loop: Any = getattr(thread_policy(), "_local", None) or _UnknownPolicy(loop)
         self._feeding = False
         self._hidden = False
         self.running: Core | None = None  # the core that the hub has given control to
@@ -419,7 +419,7 @@ class Hub:
         return [*self.cores, *self._beside.values()]
 
 
-def _event_loop_policy() -> Any:
+def thread_policy() -> Any:
     """The policy, without the warning that CPython 3.14 gives for the public name."""
     private = getattr(asyncio.events, "_get_event_loop_policy", None)
     return private() if private is not None else asyncio.get_event_loop_policy()

@@ -24,12 +24,11 @@ from corelet.base.loading import Applications
 from corelet.base.logs import RateLimited
 from corelet.base.outcome import Outcome
 from corelet.base.scoreboard import CONNECTIONS, EXCEPTIONS, HARAKIRIS, IN_USE, QUEUED, REQUESTS, Scoreboard
-from corelet.serving import local
 from corelet.serving.connection import Connection
 from corelet.serving.cores import Core
 from corelet.serving.deadlines import SWEEP_SECONDS, DeadlineQueue
 from corelet.serving.http import HttpConnection
-from corelet.serving.hub import Hub
+from corelet.serving.hub import Hub, thread_policy
 from corelet.serving.listener import Listener
 from corelet.serving.overdue import NEVER
 from corelet.serving.poller import Poller
@@ -92,6 +91,7 @@ class Worker:
         self._named: set[str] = set()
         self._limited = RateLimited(logger)
         self._drain_until = 0.0
+        self._drain_at_most = NEVER
         self._hurried = False
         self._drained: asyncio.Future[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -232,7 +232,7 @@ class Worker:
         """Let requests finish for so long, then unwind them. True when all could finish."""
         for websocket in tuple(self.websockets):
             websocket.close(GOING_AWAY, "the server ends")
-        self._drain_until = 0.0 if self._hurried else self.loop.time() + seconds
+        self._drain_until = 0.0 if self._hurried else min(self.loop.time() + seconds, self._drain_at_most)
         await self._let_last_requests_come()
         while (self.hub.busy() or self.hub.queue) and self.loop.time() < self._drain_until:
             self._drained = self.loop.create_future()
@@ -265,6 +265,11 @@ class Worker:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         return not suspended
+
+    def drain_within(self, seconds: float) -> None:
+        """A drain that goes on, or is about to, has no longer than this."""
+        self._drain_at_most = min(self._drain_at_most, self.loop.time() + seconds)
+        self._drain_until = min(self._drain_until, self._drain_at_most)
 
     def hurry(self) -> None:
         """Do not wait any longer: `drain` unwinds what still runs."""
@@ -390,6 +395,11 @@ def default_connections() -> int:
     return max(16, min(DEFAULT_CONNECTIONS, soft - RESERVED_DESCRIPTORS))
 
 
+def has_event_loop() -> bool:
+    """Whether this thread has a loop already; asking asyncio would make one."""
+    return getattr(getattr(thread_policy(), "_local", None), "_loop", None) is not None
+
+
 def make_loop(config: Config, selector: MarkingSelector | None = None) -> asyncio.AbstractEventLoop:
     """Make the worker's loop and set it, before the application is imported. uvloop takes no selector."""
     if config.loop == "uvloop":
@@ -403,6 +413,4 @@ def make_loop(config: Config, selector: MarkingSelector | None = None) -> asynci
     else:
         loop = asyncio.SelectorEventLoop(selector)
     asyncio.set_event_loop(loop)
-    if config.thread_local == "core":
-        local.install()
     return loop
