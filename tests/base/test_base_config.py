@@ -33,6 +33,7 @@ def test_every_accepted_option_says_why_it_has_no_effect():
     assert {row.name for row in OPTIONS if row.verdict is Verdict.ACCEPTED} == {
         "greenlet", "lazy-apps", "single-interpreter", "threads", "enable-threads", "thunder-lock", "plugins",
         "die-on-term", "strict", "no-orphans", "py-call-osafterfork", "exit-on-reload",
+            "cache-report-freed-items", "cache-use-last-modified",
     }  # fmt: skip
     assert all(row.why for row in OPTIONS if row.verdict is Verdict.ACCEPTED)
 

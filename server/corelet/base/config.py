@@ -16,6 +16,8 @@ from typing import Any
 
 from corelet.base import address
 from corelet.base.address import Address
+from corelet.base.cache_options import CacheOptions
+from corelet.base.cache_spec import caches_of
 from corelet.base.core_options import DEFAULT_CORES, ApplicationOptions, CoreOptions
 from corelet.base.errors import ConfigError
 from corelet.base.limits import Limits
@@ -45,6 +47,7 @@ class Config(
     ReloadOptions,
     ProcessOptions,
     LogOptions,
+    CacheOptions,
     ApplicationOptions,
     WebsocketOptions,
     CoreOptions,
@@ -159,6 +162,7 @@ def resolve(mentions: Iterable[Mention], problems: Iterable[str] = ()) -> Resolv
     found += _adjust(values, origins, notes)
     config = Config(**values)
     found += _address_problems(config)
+    found += _cache_problems(config, notes)
     if found:
         raise ConfigError("\n".join(found))
     return Resolved(config, {row.field: origins.get(row.field, "default") for row in OPTIONS}, tuple(notes))
@@ -196,6 +200,18 @@ def _adjust(values: dict[str, Any], origins: dict[str, str], notes: list[str]) -
     if ":" in values.get("logto", "") and "/" not in values["logto"]:
         problems.append(f"{origins['logto']}: logging to a network address is not in this version; give a file")
     return problems
+
+
+def _cache_problems(config: Config, notes: list[str]) -> list[str]:
+    _specs, said, problems = caches_of(config.cache2, config.cache, config.cache_blocksize, config.cache_no_expire)
+    notes += said
+    if config.cache_store is not None:
+        problems = (
+            *problems,
+            f"--cache-store {config.cache_store}: this version keeps no cache in a file; it survives reloads, and "
+            "`cache2 = name=default,items=N,backend=redis://HOST/0` survives restarts",
+        )
+    return list(problems)
 
 
 def _address_problems(config: Config) -> list[str]:
