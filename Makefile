@@ -11,7 +11,7 @@ JOBS ?= 3
 
 help:
 	@echo "make run     the demo application on HTTP and uwsgi sockets, behind nginx when that is installed"
-	@echo "make test    install what the tests need (nginx too) and run them all; ARGS='-k name' chooses"
+	@echo "make test    install what the tests need (nginx and Redis too) and run them all; ARGS='-k name' chooses"
 	@echo "make check   ruff, mypy --strict and the layer test"
 	@echo "make bench   corelet beside uWSGI, gunicorn, granian and waitress; ARGS=--quick for a short one"
 	@echo "make micro   microseconds of the parts of a request"
@@ -21,6 +21,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	@nginx/need.sh
+	@tests/need.sh
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.check

@@ -21,6 +21,8 @@ FENCES = {
     "websockets": ("server/corelet/wire/websocket.py",),
     "uvloop": ("server/corelet/serving/worker.py",),
     "watchfiles": ("server/corelet/process/autoreload.py",),
+    "redis": ("server/corelet/api/cache/redis.py",),
+    "sqlite3": ("server/corelet/api/cache/embedded.py",),
     "setproctitle": ("server/corelet/process/title.py",),
 }
 CALLS = {

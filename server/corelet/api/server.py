@@ -36,6 +36,7 @@ class Server:
     tell: Callable[[str, str], None] = _nobody
     is_a_reload: bool = False
     worker: Worker | None = None
+    cache_folder: str | None = None  # where the caches of this machine are; made by the master
     started_on: float = field(default_factory=time.time)
 
     def serving(self) -> Worker:

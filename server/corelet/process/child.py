@@ -57,6 +57,7 @@ class Seat:
     stacks: Stacks
     siblings: Siblings
     applications: Applications | None  # loaded by the master already (preload)
+    cache_folder: str | None
     paused: bool
     is_a_reload: bool
     leave_behind: Callable[[], None]
@@ -89,7 +90,15 @@ def _serve(seat: Seat) -> int:
         privileges.become(identity)
     seat.hooks.run("post-fork")
     loop = make_loop(config, MarkingSelector(seat.board.cells))
-    server = Server(config, seat.worker, os.getppid(), loop, seat.channel.send, is_a_reload=seat.is_a_reload)
+    server = Server(
+        config,
+        seat.worker,
+        os.getppid(),
+        loop,
+        seat.channel.send,
+        is_a_reload=seat.is_a_reload,
+        cache_folder=seat.cache_folder,
+    )
     enter(server)
     applications = seat.applications or load(config, seat.hooks)
     access_log = None if config.disable_logging else AccessLog(config, seat.file, loop)

@@ -249,6 +249,7 @@ class Control:
                 "crons": master.rounds.crons.handover(),
                 "wanted": fleet.wanted,
                 "paused": master.paused,
+                "caches": master.prepared.cache_folder.handover(),
                 "fifos": [fifo.path for fifo in master.fifos if fifo.made],
             },
         )
@@ -259,6 +260,7 @@ class Control:
             sock.set_inheritable(False)
         for child in self.master.crew.children.values():
             child.survive_exec(False)
+        self.master.prepared.cache_folder.keep()
 
     def _become_new_program(self) -> None:
         left = self._left()

@@ -260,7 +260,9 @@ class Crew:
         return child.Seat(
             worker=worker, config=master.config, sockets=prepared.sockets, file=prepared.file, hooks=prepared.hooks,
             title=prepared.title, channel=channel, board=board, stacks=stacks, siblings=self.siblings,
-            applications=master.applications, paused=master.paused, is_a_reload=master.fleet.goal > 1,
+            applications=master.applications,
+            cache_folder=prepared.cache_folder.provide_or_say(master.config),
+            paused=master.paused, is_a_reload=master.fleet.goal > 1,
             leave_behind=leave_behind,
         )  # fmt: skip
 

@@ -141,7 +141,8 @@ class Master:
     def _preload(self) -> None:
         """Load the application here. Its code may hang, or take the signals: so before ours are installed."""
         try:
-            enter(Server(self.config, worker_id=0, master_pid=os.getpid()))
+            folder = self.prepared.cache_folder.path
+            enter(Server(self.config, worker_id=0, master_pid=os.getpid(), cache_folder=folder))
             with signals.ends_with_an_exception():
                 self.applications = load(self.config, self.prepared.hooks)
         except OperatorError as error:

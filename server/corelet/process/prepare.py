@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from corelet import __version__
 from corelet.api import uwsgi
+from corelet.api.cache.redis import require_redis
 from corelet.api.server import Server, be
 from corelet.base import logs
 from corelet.base.config import Config
@@ -24,6 +25,7 @@ from corelet.base.errors import ConfigError
 from corelet.base.loading import Applications, load_applications
 from corelet.process import privileges
 from corelet.process.attached import AttachedDaemons
+from corelet.process.cache_folder import CacheFolder
 from corelet.process.cron import Crons
 from corelet.process.handover import Handover
 from corelet.process.hooks import Hooks
@@ -51,6 +53,7 @@ class Prepared:
     title: ProcessTitle
     daemons: AttachedDaemons
     crons: Crons
+    cache_folder: CacheFolder
     sockets: list[ListeningSocket] = field(default_factory=list)
     no_longer_wanted: list[ListeningSocket] = field(default_factory=list)
     on_ready: Callable[[], None] = lambda: None
@@ -69,6 +72,7 @@ class Prepared:
         """Leave nothing behind."""
         self.release()
         self.pid_files.retire(self.config.vacuum)
+        self.cache_folder.remove()
         self.hooks.run("as-user-atexit")
 
 
@@ -93,6 +97,7 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None, inherit
     """Everything up to the application. Raises OperatorError, with nothing left behind."""
     hooks = Hooks.from_config(config)
     identity = privileges.identity_of(config)
+    require_redis(config.caches)
     prepared = Prepared(
         config=config,
         file=file,
@@ -102,6 +107,9 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None, inherit
         title=ProcessTitle(config),
         daemons=AttachedDaemons(config.attach_daemon),
         crons=Crons.from_config(config),
+        cache_folder=CacheFolder.adopt(
+            identity if config.master_as_root else None, handed.rest.get("caches") if handed is not None else None
+        ),
     )
     raise_descriptor_limit()
     if handed is None:
@@ -118,10 +126,12 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None, inherit
         if identity is not None and not config.master_as_root:
             privileges.become(identity)
         prepared.pid_files.write_late()
+        prepared.cache_folder.provide(config)
         if handed is None:
             hooks.run("as-user")
     except BaseException:
         prepared.release()
+        prepared.cache_folder.remove()
         prepared.pid_files.retire(config.vacuum)
         raise
     return prepared
@@ -139,6 +149,7 @@ def try_out(config: Config) -> None:
     Policy.from_config(config)
     PidFiles(config)
     TouchFiles(config)
+    require_redis(config.caches)
     privileges.identity_of(config)
     if would_be_left is not None:
         _now, unwanted = rebind(config, would_be_left.sockets)

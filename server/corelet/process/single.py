@@ -33,7 +33,7 @@ def serve(config: Config, prepared: Prepared) -> int:
     board = Scoreboard()
     loop = make_loop(config, MarkingSelector(board.cells))
     prepared.hooks.run("post-fork")
-    server = Server(config, worker_id=1, loop=loop)
+    server = Server(config, worker_id=1, loop=loop, cache_folder=prepared.cache_folder.path)
     enter(server)
     applications = load(config, prepared.hooks)
     access_log = None if config.disable_logging else AccessLog(config, prepared.file, loop)

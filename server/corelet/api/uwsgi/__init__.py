@@ -2,6 +2,7 @@
 
     facts       what does not depend on a request: worker_id(), version, opt, workers() …
     websocket   websocket_handshake(), websocket_recv() …
+    caches      cache_get(), cache_set() …
 
 Each part is a module with two tables: NAMES, plain attributes, and LIVE, functions whose result is the attribute's
 value at the moment it is asked for (`uwsgi.env`). A part without a function that an option switches off leaves it out
@@ -16,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 from corelet.api.server import Server
-from corelet.api.uwsgi import facts, websocket
+from corelet.api.uwsgi import caches, facts, websocket
 
-PARTS: tuple[Any, ...] = (facts, websocket)
+PARTS: tuple[Any, ...] = (facts, websocket, caches)
 
 
 class UwsgiModule(types.ModuleType):
