@@ -86,6 +86,18 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class CacheCost:
+    """What one call of uwsgi.cache_* cost in bench/cache.py: microseconds by the clock, and of the worker's CPU."""
+
+    contestant: str
+    size_bytes: int
+    get_us: float
+    get_cpu_us: float
+    set_us: float
+    set_cpu_us: float
+
+
+@dataclass(frozen=True)
 class Results:
     """A whole run."""
 
@@ -96,6 +108,7 @@ class Results:
     suspended: tuple[Suspended, ...]
     problems: dict[str, str]  # contestant, or contestant/case -> why it is missing
     idle: tuple[Idle, ...] = ()
+    caches: tuple[CacheCost, ...] = ()
 
 
 Figure = Callable[[Sample], float]

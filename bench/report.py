@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from bench.cases import PAGES, Case
 from bench.figures import (
+    CacheCost,
     Figure,
     Idle,
     Results,
@@ -50,6 +51,8 @@ def markdown(results: Results) -> str:
         parts.append(suspended_table(results.suspended))
     if results.idle:
         parts.append(idle_table(results.idle))
+    if results.caches:
+        parts.append(cache_table(results.caches))
     if results.problems:
         parts.append("### Missing\n\n" + "\n".join(f"- {name}: {why}" for name, why in results.problems.items()))
     parts.append("### Goals\n\n" + "\n".join(f"- {line}" for line in judgement(results)))
@@ -162,6 +165,16 @@ def idle_table(rows: tuple[Idle, ...]) -> str:
             role = f"**{one.role}**{gone}" if one == row.total else one.role
             lines.append([f"`{row.contestant}`", role, f"{one.cpu_ms:.2f}", str(one.ticks), str(one.wakeups)])
     return table(f"Idle for {rows[0].seconds:g} s: a master and {rows[0].workers} workers", headings, lines)
+
+
+def cache_table(rows: tuple[CacheCost, ...]) -> str:
+    """What a call costs; where the value is in another process, the difference of the two columns is waiting."""
+    headings = ["server", "bytes", "get µs", "get CPU µs", "set µs", "set CPU µs"]
+    lines = []
+    for row in rows:
+        figures = (row.get_us, row.get_cpu_us, row.set_us, row.set_cpu_us)
+        lines.append([f"`{row.contestant}`", str(row.size_bytes), *(f"{figure:.1f}" for figure in figures)])
+    return table("A call of uwsgi.cache_get and uwsgi.cache_update", headings, lines)
 
 
 def table(title: str, headings: list[str], rows: list[list[str]]) -> str:

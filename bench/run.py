@@ -26,7 +26,7 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import idle, suspended
+from bench import cache, idle, suspended
 from bench.apps.bench_app import ITERATIONS_VARIABLE
 from bench.cases import CASES, ECHO, Case, compute_case
 from bench.compute import calibrated_iterations, two_against_one
@@ -101,14 +101,16 @@ def measure_everything(options: argparse.Namespace, peers: Sequence[Path]) -> Re
         samples = measure_rounds(place, cases, options, problems)
     waited, missing = ((), {}) if options.no_suspended else suspended.measure_all(list(suspended.SERVERS), peers)
     idled, absent = ((), {}) if options.no_idle else idle.measure_all(list(idle.SERVERS), peers, options.idle_seconds)
+    costs, without = ((), {}) if options.no_cache else cache.measure_all(cache.SERVERS, peers, options.cache_repeats)
     return Results(
         machine=about,
         settings=settings,
         cases=tuple(case.name for case in cases),
         samples=tuple(samples),
         suspended=waited,
-        problems={**problems, **missing, **absent},
+        problems={**problems, **missing, **absent, **without},
         idle=idled,
+        caches=costs,
     )
 
 
@@ -139,6 +141,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="three rounds: a look, not a figure to quote")
     parser.add_argument("--no-suspended", action="store_true", help="leave out the memory of suspended requests")
     parser.add_argument("--no-idle", action="store_true", help="leave out the idle cost of a master and its workers")
+    parser.add_argument("--no-cache", action="store_true", help="leave out what a call of a cache costs")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="svg or png; needs matplotlib")
     add_peers_option(parser)
@@ -147,9 +150,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         names = [one.name for one in table]
         if unknown := [name for name in given.split(",") if name and name not in names]:
             parser.error(f"unknown: {', '.join(unknown)}; expected some of: {', '.join(names)}")
-    options.idle_seconds = idle.SECONDS
+    options.idle_seconds, options.cache_repeats = idle.SECONDS, cache.REPEATS
     if options.quick:
         options.rounds, options.idle_seconds = 3, idle.QUICK_SECONDS
+        options.cache_repeats = cache.QUICK_REPEATS
     return options
 
 
