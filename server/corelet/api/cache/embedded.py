@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from corelet.api.cache.store import NUMBER_BYTES, Change, Complaints, changed
-from corelet.api.cache.waiting import pauses
+from corelet.api.cache.waiting import let_others_run, pauses
 from corelet.base.cache_spec import CacheSpec
 
 T = TypeVar("T")
 Row = tuple[int, float, int]  # its number, when it expires (0: never), blocks
 
-SWEEP_ITEMS = 100  # at a time: 64 KB each take a millisecond to free
+SWEEP_ITEMS = 100  # at a time, and for so long: 64 KB take half a millisecond to free
+REMOVE_SECONDS = 0.002
 CHECKPOINT_PAGES = 256  # of 4 KB: what one writer in many copies back from the log, in a millisecond
 WRITES_BETWEEN_LOOKS = 256
 RETRY_SECONDS = 1.0  # after a failure
@@ -132,8 +133,18 @@ class Embedded:
         return self._safely(lambda connection: self._transaction(connection, work), False)
 
     def clear(self) -> bool:
-        """Delete everything."""
-        return self._safely(lambda connection: self._transaction(connection, _empty), False)
+        """Delete everything that is there now, some items at a time: a core lets others run in between."""
+        query = "select rowid, blocks from items where used <= ? limit ?"
+        now = time.monotonic_ns()
+
+        def work(connection: sqlite3.Connection) -> int:
+            return _remove(connection, connection.execute(query, (now, SWEEP_ITEMS)).fetchall())
+
+        while removed := self._safely(lambda connection: self._transaction(connection, work), -1):
+            if removed < 0:
+                return False
+            let_others_run()
+        return True
 
     def keys(self) -> list[bytes]:
         """All keys."""
@@ -303,14 +314,22 @@ def _sweep(connection: sqlite3.Connection) -> int:
     """Remove some of what has expired; how many."""
     query = "select rowid, blocks from items where expires > 0 and expires <= ? limit ?"
     rows = connection.execute(query, (time.time(), SWEEP_ITEMS)).fetchall()
-    if rows:
-        _remove(connection, rows)
-    return len(rows)
+    return _remove(connection, rows)
 
 
-def _remove(connection: sqlite3.Connection, rows: list[tuple[int, int]]) -> None:
-    connection.executemany("delete from items where rowid = ?", [(rowid,) for rowid, _blocks in rows])
-    connection.execute(COUNT, (-len(rows), -sum(blocks for _rowid, blocks in rows)))
+def _remove(connection: sqlite3.Connection, rows: list[tuple[int, int]]) -> int:
+    """Remove the first of these rows, as many as go into a moment; how many."""
+    until = time.monotonic() + REMOVE_SECONDS
+    items = blocks = 0
+    for rowid, its_blocks in rows:
+        connection.execute("delete from items where rowid = ?", (rowid,))
+        items += 1
+        blocks += its_blocks
+        if time.monotonic() > until:
+            break
+    if items:
+        connection.execute(COUNT, (-items, -blocks))
+    return items
 
 
 def _empty(connection: sqlite3.Connection) -> bool:

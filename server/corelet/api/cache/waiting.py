@@ -35,6 +35,13 @@ def pauses() -> Iterator[None]:
         yield from _growing(time.sleep)
 
 
+def let_others_run() -> None:
+    """Between two pieces of a longer work: in a core, a turn of the loop."""
+    core = current_core()
+    if core is not None and core.is_current():
+        bridge.sleep(0)
+
+
 def _growing(sleep: Callable[[float], None]) -> Iterator[None]:
     pause = FIRST_PAUSE_SECONDS
     until = time.monotonic() + PATIENCE_SECONDS
