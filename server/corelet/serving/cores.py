@@ -23,6 +23,7 @@ import greenlet
 from corelet.serving.overdue import NEVER
 
 if TYPE_CHECKING:
+    from corelet.base.errors import Unwind
     from corelet.serving.hub import Hub
 
 logger = logging.getLogger("corelet.cores")
@@ -70,6 +71,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "began",
         "current",
         "deadline",
+        "doomed",
         "environ",
         "gone_at",
         "harakiri_at",
@@ -77,9 +79,11 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "job",
         "kept",
         "late",
+        "limits",
         "lost",
         "nested",
         "number",
+        "pausing",
         "requests",
         "response",
         "scope",
@@ -102,6 +106,9 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.requests = 0
         self.switches = 0
         self.waiting = False
+        self.pausing = False  # the wait is one of the API's (api/waiting.py)
+        self.limits: list[Any] | None = None  # time limits around the API's waits, outermost first (api/timeouts.py)
+        self.doomed: Unwind | None = None  # thrown where the request next begins to wait
         self.watched = False
         self.since = 0.0  # loop time of the suspension
         self.deadline = NEVER

@@ -134,7 +134,7 @@ class Hub:
             return
         core.requests += 1
         if core.switches > 1 or core.since or self.harakiri_seconds:
-            core.unwinding = core.late = core.kept = core.nested = core.awaited = None
+            core.unwinding = core.late = core.kept = core.nested = core.awaited = core.doomed = None
             core.waiting = core.watched = core.lost = False
             core.gone_at = core.harakiri_at = core.stubborn_at = NEVER
             core.since = 0.0
@@ -232,6 +232,30 @@ class Hub:
             self._stop_awaiting(core)
         self._slice(core, _raw_throw, (error,), {})
 
+    def doom(self, core: Core, error: Unwind, why: str) -> None:
+        """In the hub: let the wait that is going on end; `error` is thrown where the request next begins to wait."""
+        if core.job is not None and core.unwinding is None and core.doomed is None:
+            core.doomed = error
+            logger.info("core %d (%s): %s", core.number, core.job.title(), why)
+
+    def meet_doom(self, core: Core) -> None:
+        """In the core: it begins to wait, and is not to."""
+        error, core.doomed = core.doomed, None
+        if error is not None:
+            core.unwinding = error
+            raise error
+
+    def _doomed_by_now(self, core: Core, serial: int) -> None:
+        """In the hub: the application has suspended the core by itself although it is not to wait any more."""
+        error, core.doomed = core.doomed, None
+        if error is not None and core.serial == serial and core.since:
+            self.unwind(core, error, str(error))
+
+    def give_up(self, core: Core, error: BaseException) -> None:
+        """In the hub, from a plain callback: raise `error` where the core awaits by `parent.switch(awaitable)`."""
+        self._stop_awaiting(core)
+        self.raise_in(core, error)
+
     def _await_for(self, core: Core, awaitable: Any) -> None:
         """The application has switched to us with an awaitable (SQLAlchemy's way): switch back with its result."""
         core.waiting = True
@@ -239,8 +263,8 @@ class Hub:
         core.late = None
         task: asyncio.Future[Any] = (
             awaitable
-            if asyncio.isfuture(awaitable)
-            else self.loop.create_task(_result_of(awaitable), context=core.gr_context)
+            if asyncio.isfuture(awaitable) and awaitable.get_loop() is self.loop
+            else self.loop.create_task(_result_of(awaitable), context=enterable(core.gr_context))
         )
         core.awaited = task
         task.add_done_callback(functools.partial(self._awaited, core, core.serial))
@@ -395,8 +419,11 @@ class Hub:
         now = core.since = self.loop.time()
         if self.board is not None:
             self.board.left()
-        if not core.waiting and value.__class__ is not tuple and inspect.isawaitable(value):
-            self._await_for(core, value)
+        if not core.waiting:
+            if core.doomed is not None:
+                self.loop.call_soon(self._doomed_by_now, core, core.serial)
+            if value.__class__ is not tuple and inspect.isawaitable(value):
+                self._await_for(core, value)
         if core.unwinding is not None:
             core.deadline = now + UNWIND_GRACE_SECONDS
             core.late = core.unwinding
@@ -430,6 +457,19 @@ class _UnknownPolicy:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+
+
+def enterable(context: contextvars.Context) -> contextvars.Context:
+    """The context, or a copy of it where a view is inside `context.run()`: nothing else can run in it until that ends."""
+    try:
+        context.run(_nothing)
+    except RuntimeError:
+        return context.copy()
+    return context
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 async def _result_of(awaitable: Any) -> Any:
