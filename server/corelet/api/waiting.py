@@ -52,9 +52,10 @@ def core_for(what: str, awaitable: object = None) -> Core:
     )
 
 
-def until(core: Core, done: Callable[[], object], between: Callable[[], object] | None = None) -> None:
-    """In the core: suspend it until `done()` is true. `between` runs in the core after each wake-up, and may wait too.
+def until(core: Core, done: Callable[[], object], between: Callable[[], bool] | None = None) -> None:
+    """In the core: suspend it until `done()` is true.
 
+    `between` runs in the core before it is suspended, each time; it may wait too, and returns whether it did anything.
     Raises what ends the wait early: an Unwind, or the exception of a time limit.
     """
     if core.doomed is not None:
@@ -63,6 +64,8 @@ def until(core: Core, done: Callable[[], object], between: Callable[[], object] 
         tell_limits(core)
     hub = core.hub
     while not done():
+        if between is not None and between():
+            continue
         core.pausing = True
         try:
             hub.wait(core)
@@ -70,8 +73,6 @@ def until(core: Core, done: Callable[[], object], between: Callable[[], object] 
             core.pausing = False
         if core.limits and not done():
             tell_limits(core)
-        if between is not None:
-            between()
 
 
 def tell_limits(core: Core) -> None:

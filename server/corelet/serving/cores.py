@@ -119,7 +119,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.response: Any = None  # of the request that runs
         self.scope: Any = None  # what the API keeps for the request that runs (api/scope.py); `end()` is called on it
         self.awaited: asyncio.Future[Any] | None = None  # by the application's own `parent.switch(awaitable)`
-        self.began = 0.0  # monotonic time of the request's begin; kept only where a master looks
+        self.began = 0.0  # monotonic time of the request's begin
         self.gone_at = NEVER  # when a client that has closed its side counts as gone
         self.nested: asyncio.AbstractEventLoop | None = None  # a loop that the view runs inside the core
         self.late: BaseException | None = None  # what to throw at the deadline

@@ -79,6 +79,7 @@ class Hub:
         self.queue: deque[tuple[Job, float]] = deque()  # complete requests that wait for a core, and since when
         self.on_free: Callable[[], None] | None = None  # set by who wants to be told once that a core is free
         self.retired = 0
+        self.background: set[asyncio.Future[Any]] = set()  # what requests have left to finish beside them
         self._base_context = contextvars.copy_context()
         # Where asyncio keeps the thread's loop: 0.05 µs to look at, after every slice, against 0.3 by get_event_loop().
         self._thread_loop: Any = getattr(thread_policy(), "_local", None) or _UnknownPolicy(loop)
@@ -460,7 +461,7 @@ class _UnknownPolicy:
 
 
 def enterable(context: contextvars.Context) -> contextvars.Context:
-    """The context, or a copy of it where a view is inside `context.run()`: nothing else can run in it until that ends."""
+    """The context; a copy of it where the view is inside `context.run()`, and nothing else can run in it."""
     try:
         context.run(_nothing)
     except RuntimeError:
@@ -490,6 +491,9 @@ class _Beside:
             logger.warning("%s was unwound: %s", self._title, error)
         except BaseException:  # the border around the application's handlers, whatever they raise
             logger.exception("%s failed", self._title)
+        if core.scope is not None:
+            core.scope.end()
+            core.scope = None
 
     def suspended(self, core: Core) -> None: ...
 
