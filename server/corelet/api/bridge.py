@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from corelet.api import queued
-from corelet.api.guarded import Exited, guarded
 from corelet.api.waiting import call_later, core_for, until, waker
 from corelet.serving.cores import Core, current_core
 from corelet.serving.hub import enterable
@@ -47,10 +46,7 @@ def await_(awaitable: Awaitable[T], timeout: float | None = None) -> T:
         _take_over(own)
     if future.cancelled() and getattr(future, "_corelet_expired", False):
         raise TimeoutError(f"the awaitable took longer than {timeout:g} s")
-    try:
-        return future.result()
-    except Exited as error:
-        raise error.exit from None
+    return future.result()
 
 
 @overload
@@ -134,7 +130,14 @@ def _future(core: Core, awaitable: Awaitable[T], context: contextvars.Context) -
                 " its own, in a thread, is waited for with to_thread"
             )
         return awaitable
-    return loop.create_task(guarded(awaitable), context=context)
+    coroutine = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
+    return loop.create_task(coroutine, context=context)
+
+
+async def _awaiting(awaitable: Awaitable[T]) -> T:
+    if not inspect.isawaitable(awaitable):
+        raise TypeError(f"await_() is to be given an awaitable, a {type(awaitable).__name__} came")
+    return await awaitable
 
 
 async def _all(futures: list[asyncio.Future[Any]], return_exceptions: bool) -> list[Any]:

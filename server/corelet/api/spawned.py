@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 from corelet.api import queued
-from corelet.api.guarded import guarded
 from corelet.api.scope import scope_of
 from corelet.api.waiting import core_for
 from corelet.serving.cores import Core
@@ -42,7 +41,7 @@ def spawn(coroutine: Coroutine[Any, Any, T], at_end: AtEnd = "finish") -> asynci
         coroutine.close()
         raise ValueError(f"at_end is finish, cancel or report; {at_end!r} came")
     queued.between(core)
-    task = core.hub.loop.create_task(guarded(coroutine), context=enterable(core.gr_context))
+    task = core.hub.loop.create_task(coroutine, context=enterable(core.gr_context))
     core.hub.background.add(task)
     scope = scope_of(core)
     if _PART not in scope.parts:

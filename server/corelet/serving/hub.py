@@ -265,7 +265,11 @@ class Hub:
         task: asyncio.Future[Any] = (
             awaitable
             if asyncio.isfuture(awaitable) and awaitable.get_loop() is self.loop
-            else self.loop.create_task(_result_of(awaitable), context=enterable(core.gr_context))
+            else self.loop.create_task(
+                # A coroutine goes in bare: cancelled before its first step, it would be one that was never awaited.
+                awaitable if inspect.iscoroutine(awaitable) else _result_of(awaitable),
+                context=enterable(core.gr_context),
+            )
         )
         core.awaited = task
         task.add_done_callback(functools.partial(self._awaited, core, core.serial))
