@@ -298,7 +298,7 @@ def view_request(environ, start_response):
     except AttributeError:
         frozen = True
     return text(start_response, request.environ is environ, request.core == environ["uwsgi.core"], request.worker,
-                request.method, request.path, 0.01 <= request.seconds < 10, request.client_is_there, frozen)
+                request.method, request.path, 0.005 <= request.seconds < 10, request.client_is_there, frozen)
 
 def view_request_in_child(environ, start_response):
     return text(start_response, greenlet.greenlet(lambda: current_request().path).switch())

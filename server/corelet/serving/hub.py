@@ -281,7 +281,8 @@ class Hub:
         core.waiting = False
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            self._slice(core, _raw_throw, (error,), {})
+            # With its traceback, or greenlet would begin a new one and the coroutine's part be lost.
+            self._slice(core, _raw_throw, (type(error), error, error.__traceback__), {})
         else:
             self._slice(core, _raw_switch, (future.result(),), {})
 
