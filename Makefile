@@ -20,7 +20,7 @@ run: $(VENV)/.run
 	@VENV=$(VENV) HTTP_PORT=$(HTTP_PORT) UWSGI_PORT=$(UWSGI_PORT) NGINX_PORT=$(NGINX_PORT) examples/run_demo.sh
 
 test: $(VENV)/.test
-	@nginx/need.sh
+	@nginx/need.sh && tests/need.sh
 	$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.check
