@@ -26,6 +26,7 @@ from corelet.serving.cores import Core
 from corelet.serving.hub import Hub
 
 _PART = "queued"
+BESIDE = "a call of a coroutine that its request has left"
 
 
 class RequestOver(CoreletError, RuntimeError):
@@ -48,8 +49,8 @@ class CoreExecutor(Executor):
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Queue a call, from the loop or from any thread.
 
-        A level that is over leaves it to the one around it. After the request, what a spawned coroutine calls runs on a
-        core of its own.
+        A level that is over leaves it to the one around it. After the request, and where the core cannot run it, it
+        runs on a core of its own.
         """
         future: Future[Any] = Future()
         call = partial(function, *args, **kwargs)
@@ -58,12 +59,13 @@ class CoreExecutor(Executor):
         later = hub.loop.call_soon if threading.get_ident() == hub.thread else hub.loop.call_soon_threadsafe
         level: CoreExecutor | None = self
         while level is not None:
-            if level._core is not None:
+            # A core that awaits by `parent.switch(awaitable)` can run nothing until it is resumed.
+            if level._core is not None and level._core.awaited is None:
                 level._calls.append((future, call))
                 later(wake, level._core, level._serial)
                 return future
             level = level._outer
-        later(hub.beside, partial(_perform, future, call), "a call of a coroutine that its request has left")
+        later(hub.beside, partial(_perform, future, call), BESIDE)
         return future
 
     def run(self) -> bool:
@@ -82,13 +84,19 @@ class CoreExecutor(Executor):
         return True
 
     def close(self) -> None:
-        """Nobody runs calls at this level any more: what waits goes to the level around it, or fails."""
-        self._core = None
+        """Nobody runs calls at this level any more.
+
+        What waits goes to the level around it. At the request's end it goes to a core of its own, and fails where the
+        request is unwound.
+        """
+        core, self._core = self._core, None
         outer = self._outer
         while self._calls:
             future, call = self._calls.popleft()
             if outer is not None and outer._core is not None:
                 outer._calls.append((future, call))
+            elif core is not None and core.unwinding is None:
+                self._hub.loop.call_soon(self._hub.beside, partial(_perform, future, call), BESIDE)
             elif future.set_running_or_notify_cancel():
                 future.set_exception(RequestOver("the request ended before a synchronous call could run on its core"))
 

@@ -1,7 +1,7 @@
 """Coroutines beside a request: `spawn`, and what becomes of them when the request ends.
 
-A spawned coroutine is a Task in the request's own contextvars.Context. The worker holds it until it is done (the loop
-itself keeps weak references only), and a worker that is told to end lets it finish as it lets requests finish.
+A spawned coroutine is a Task in the request's own contextvars.Context. A worker that is told to end lets those finish
+that are to finish, as it lets requests.
 
 What nobody takes is told once: an exception that neither the request nor anybody else has asked the Task for is logged
 when the request has ended, or when the Task has, whichever is later. asyncio would tell it too, whenever the garbage is
@@ -42,7 +42,10 @@ def spawn(coroutine: Coroutine[Any, Any, T], at_end: AtEnd = "finish") -> asynci
         raise ValueError(f"at_end is finish, cancel or report; {at_end!r} came")
     queued.between(core)
     task = core.hub.loop.create_task(coroutine, context=enterable(core.gr_context))
-    core.hub.background.add(task)
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+    if at_end == "finish":
+        core.hub.background.add(task)
     scope = scope_of(core)
     if _PART not in scope.parts:
         scope.parts[_PART] = []
@@ -110,6 +113,9 @@ class _Spawned:
         if frame is not None:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         return getattr(self, "_place", "?")
+
+
+_kept: set[asyncio.Task[Any]] = set()  # the loop itself keeps weak references only
 
 
 def _end(spawned: list[_Spawned]) -> None:
