@@ -582,7 +582,8 @@ def test_cooperate_without_asgiref_leaves_it_as_it_is(tmp_path):
 def test_a_name_that_cannot_cooperate_is_refused_at_the_start(tmp_path):
     with (
         pytest.raises(
-            AssertionError, match=r"cooperate: expected any of asgiref, psycopg2, psycopg, or none; got mysql"
+            AssertionError,
+            match=r"cooperate: expected any of asgiref, psycopg2, psycopg, sqlalchemy, or none; got mysql",
         ),
         running(tmp_path, FLASK, "--cooperate", "asgiref,mysql"),
     ):

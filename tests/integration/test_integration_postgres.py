@@ -117,6 +117,44 @@ def outside(driver):
 """
 )
 
+POOLS = (
+    PRELUDE
+    + """
+import corelet
+import psycopg2.pool
+from psycopg_pool import ConnectionPool
+from sqlalchemy import create_engine, text as sql
+
+DSN, URL = open("dsn").read(), open("url").read()
+POOL = ConnectionPool(DSN, min_size=1, max_size=2, open=False)
+POOL2 = psycopg2.pool.ThreadedConnectionPool(0, 20, DSN)
+ENGINES = {
+    driver: create_engine(f"postgresql+{driver}://{URL}", pool_size=2, max_overflow=0)
+    for driver in ("psycopg", "psycopg2")
+}
+LOCK = "select pg_advisory_xact_lock(%s)::text"
+
+def application(environ, start_response):
+    _, which, key = environ["PATH_INFO"].split("/")
+    key = int(key)
+    if which in ENGINES:
+        with ENGINES[which].begin() as connection:
+            connection.execute(sql(LOCK % key))
+    elif which == "pool":
+        POOL.open()
+        with POOL.connection() as connection:
+            connection.execute(LOCK, [key])
+    else:
+        connection = POOL2.getconn()
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(LOCK, [key])
+        finally:
+            POOL2.putconn(connection)
+    return text(start_response, "had", key)
+"""
+)
+
 DJANGO = (
     PRELUDE
     + """
@@ -265,6 +303,24 @@ def test_a_timeout_cancels_the_query_and_psycopg2_closes_its_connection(cluster,
     key, _ = held
     assert server.get(f"/psycopg2/timeout/{key}", "uwsgi").body == b"TimeoutError closed"
     waiting_for(cluster, key, 0)
+
+
+@pytest.mark.parametrize("which, at_once", [("psycopg", 2), ("psycopg2", 2), ("pool", 2), ("pool2", 6)])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_requests_that_find_a_pool_empty_wait_without_blocking_the_worker(
+    cluster, held, tmp_path, which, at_once, loop
+):
+    """Their first connections are made at once too, under the lock of a pool or an engine."""
+    key, let_go = held
+    (tmp_path / "dsn").write_text(cluster.dsn)
+    (tmp_path / "url").write_text(cluster.url)
+    with running(tmp_path, POOLS, "--asyncio", "8", "--loop", loop) as server:
+        waiting = [begin(server, f"/{which}/{key}", "uwsgi") for _ in range(6)]
+        waiting_for(cluster, key, at_once)
+        let_go()
+        for sock in waiting:
+            assert finish(sock).body == f"had {key}".encode()
+        assert "blocked for" not in server.log.text()
 
 
 def test_notifications_of_psycopg_keep_their_deadline(server):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from corelet.base.option import Kind, option
 
 DEFAULT_CORES = 100
-COOPERATIVE = ("asgiref", "psycopg2", "psycopg")
+COOPERATIVE = ("asgiref", "psycopg2", "psycopg", "sqlalchemy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class CoreOptions:
         kind=Kind.TEXT,
         default=",".join(COOPERATIVE),
         metavar="NAMES",
-        help="packages that are made to wait by suspending their core, once the application imports them: any of "
+        help="packages that are made to wait by suspending their core, when the application imports them: any of "
         f"{', '.join(COOPERATIVE)}, with commas, or none",
     )
 
