@@ -15,8 +15,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from corelet.api import queued
 from corelet.api.waiting import call_later, core_for, until, waker
+from corelet.serving.contexts import enterable
 from corelet.serving.cores import Core, current_core
-from corelet.serving.hub import enterable
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -16,14 +16,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corelet.api.scope import scope_of
 from corelet.api.timeouts import LimitPassed
 from corelet.api.waiting import wake
 from corelet.base.errors import CoreletError
 from corelet.serving.cores import Core
-from corelet.serving.hub import Hub
+
+if TYPE_CHECKING:
+    from corelet.serving.hub import Hub
 
 _PART = "queued"
 BESIDE = "a call of a coroutine that its request has left"

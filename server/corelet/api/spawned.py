@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeVar
 from corelet.api import queued
 from corelet.api.scope import scope_of
 from corelet.api.waiting import core_for
+from corelet.serving.contexts import enterable
 from corelet.serving.cores import Core
-from corelet.serving.hub import enterable
 
 T = TypeVar("T")
 AtEnd = Literal["finish", "cancel", "report"]

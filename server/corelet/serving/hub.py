@@ -30,6 +30,7 @@ from typing import Any
 
 from corelet.base.errors import NotInCore, Unwind
 from corelet.base.scoreboard import Scoreboard
+from corelet.serving.contexts import enterable
 from corelet.serving.cores import RETIRED, Core, Job, getcurrent
 from corelet.serving.cores import raw_switch as _raw_switch
 from corelet.serving.cores import raw_throw as _raw_throw
@@ -463,19 +464,6 @@ class _UnknownPolicy:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-
-
-def enterable(context: contextvars.Context) -> contextvars.Context:
-    """The context; a copy of it where the view is inside `context.run()`, and nothing else can run in it."""
-    try:
-        context.run(_nothing)
-    except RuntimeError:
-        return context.copy()
-    return context
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 async def _result_of(awaitable: Any) -> Any:
