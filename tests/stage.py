@@ -232,6 +232,14 @@ class Peer:
         return self.rest == b"" and self.sock.recv(65536) == b""
 
 
+def nothing_is_left(server: Server) -> None:
+    """At the end of a server that many tests shared: no coroutine was left unawaited, no exception untaken."""
+    assert tell(server, "__import__('gc').collect() >= 0") == "True"
+    text = server.log.text()
+    for word in ("never awaited", "never retrieved", "was destroyed but it is pending", "Exception in callback"):
+        assert word not in text, text
+
+
 def silent(sock: socket.socket) -> bool:
     """Whether nothing has come on this socket so far."""
     sock.settimeout(0)

@@ -2,25 +2,48 @@
 
 What an application imports:
 
-    from corelet import await_, spawn, sleep, to_thread, in_core
+    from corelet import await_, spawn, gather, sleep, timeout, to_thread, in_core, current_request
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "await_", "in_core", "sleep", "spawn", "to_thread"]
+__all__ = [
+    "__version__",
+    "await_",
+    "current_request",
+    "gather",
+    "in_core",
+    "sleep",
+    "spawn",
+    "timeout",
+    "to_thread",
+]
 
 if TYPE_CHECKING:
-    from corelet.api.bridge import await_, in_core, sleep, spawn, to_thread
+    from corelet.api.bridge import await_, gather, in_core, sleep, to_thread
+    from corelet.api.requests import current_request
+    from corelet.api.spawned import spawn
+    from corelet.api.timeouts import timeout
+
+_MODULES = {
+    "await_": "bridge",
+    "current_request": "requests",
+    "gather": "bridge",
+    "in_core": "bridge",
+    "sleep": "bridge",
+    "spawn": "spawned",
+    "timeout": "timeouts",
+    "to_thread": "bridge",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load the bridge when it is asked for: the lower layers import this package too, and must not pull it in."""
-    if name in __all__:
-        from corelet.api import bridge  # noqa: PLC0415
-
-        return getattr(bridge, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"corelet.api.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'corelet' has no attribute {name!r}")

@@ -429,6 +429,7 @@ except RuntimeError as error:
 def test_in_a_coroutine_under_asyncio_run_it_says_that_it_needs_a_core():
     done = script(
         "import asyncio, corelet\n"
+        "corelet.in_core()\n"  # loads the bridge: not in a coroutine, whose time asyncio's debug mode takes
         "async def main():\n"
         "    try: corelet.await_(asyncio.sleep(0))\n"
         "    except RuntimeError as error: print(error)\n"

@@ -230,10 +230,13 @@ def test_a_reload_closes_websockets_with_1001_and_loses_none(tmp_path):
         with connect(url(server.http), compression=None) as client:
             client.send("before")
             assert client.recv(PATIENCE_SECONDS) == "before"
+            old = server.ready()
             server.reload()
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(PATIENCE_SECONDS)
             assert closed.value.rcvd.code == 1001
+        for pid in old.values():
+            server.wait(f"(pid {pid}) ended")
         with connect(url(server.http), compression=None) as client:
             client.send("after")
             assert client.recv(PATIENCE_SECONDS) == "after"

@@ -1,7 +1,7 @@
-"""From plain WSGI code to asyncio: await_, spawn, sleep, to_thread, in_core.
+"""From plain WSGI code to asyncio: await_, gather, sleep, to_thread, in_core.
 
 Every call here suspends the core, never the worker. The work itself runs as a Task of the worker's loop in the core's
-own contextvars.Context, so that what a coroutine sets, the view sees.
+own contextvars.Context, so that what a coroutine sets, the view sees. How a core waits is waiting.py's business.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from corelet.base.errors import NotInCore
+from corelet.api import queued
+from corelet.api.waiting import call_later, core_for, until, waker
+from corelet.serving.contexts import enterable
 from corelet.serving.cores import Core, current_core
 
 T = TypeVar("T")
@@ -31,61 +33,61 @@ def await_(awaitable: Awaitable[T], timeout: float | None = None) -> T:
     `timeout` is in seconds: past it the awaitable is cancelled and TimeoutError raised. When the request ends early
     (its client has gone, its deadline has passed) the awaitable is cancelled too.
 
-    Raises NotInCore outside a request.
+    Raises NotInCore outside a request, RuntimeError for a Future of another event loop.
     """
-    core = _core("await_", awaitable)
-    future = _future(core, awaitable)
-    if future.done():
-        return future.result()
-    timer = None if timeout is None else core.hub.loop.call_later(max(0.0, timeout), _expire, future)
-    waker = functools.partial(_wake, core, core.serial, future)
-    future.add_done_callback(waker)
-    try:
-        while not future.done():
-            core.hub.wait(core)
-    except BaseException:
-        future.remove_done_callback(waker)
-        future.cancel()  # nobody is left to take its result
-        raise
-    finally:
-        if timer is not None:
-            timer.cancel()
+    core = core_for("corelet.await_", awaitable)
+    between = queued.between(core)
+    context = core.gr_context
+    own = enterable(context)
+    future = _future(core, awaitable, own)
+    if not future.done():
+        _wait_for(core, future, timeout, between)
+    if own is not context:
+        _take_over(own)
     if future.cancelled() and getattr(future, "_corelet_expired", False):
         raise TimeoutError(f"the awaitable took longer than {timeout:g} s")
     return future.result()
 
 
-def spawn(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a coroutine beside the request and return its Task, to be awaited later with `await_` or left to itself.
+@overload
+def gather(*awaitables: Awaitable[T], return_exceptions: Literal[False] = False) -> list[T]: ...
 
-    It outlives the request when it is not awaited. Raises NotInCore outside a request.
+
+@overload
+def gather(*awaitables: Awaitable[T], return_exceptions: bool) -> list[T | BaseException]: ...
+
+
+def gather(*awaitables: Awaitable[Any], return_exceptions: bool = False) -> list[Any]:
+    """Wait for all of them at once and return their results in their order.
+
+    When one fails, the others are cancelled, and have ended when its exception is raised here. With `return_exceptions`
+    all run to their end and exceptions stand among the results. Raises NotInCore outside a request.
     """
-    core = _core("spawn", coroutine)
-    task = core.hub.loop.create_task(coroutine, context=core.gr_context)
-    _background.add(task)  # the loop itself keeps weak references only
-    task.add_done_callback(_background.discard)
-    return task
+    try:
+        core = core_for("corelet.gather")
+    except BaseException:
+        for awaitable in awaitables:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+        raise
+    queued.between(core)
+    context = enterable(core.gr_context)
+    return await_(_all([_future(core, awaitable, context) for awaitable in awaitables], return_exceptions))
 
 
 def sleep(seconds: float) -> None:
     """Suspend the core for so long. Raises NotInCore outside a request."""
-    core = _core("sleep", None)
-    hub = core.hub
-    serial = core.serial
-    done: list[bool] = []
+    core = core_for("corelet.sleep")
+    over: list[bool] = []
+    wake = waker(core)
 
-    def wake() -> None:
-        if core.serial == serial and core.waiting and not done:
-            done.append(True)
-            hub.resume(core)
+    def passed() -> None:
+        over.append(True)
+        wake()
 
-    if hub.only_call_soon:
-        timer = hub.loop.call_later(max(0.0, seconds), hub.loop.call_soon, wake)
-    else:
-        timer = hub.loop.call_later(max(0.0, seconds), wake)
+    timer = call_later(core, seconds, passed)
     try:
-        while not done:
-            hub.wait(core)
+        until(core, lambda: over, queued.between(core))
     finally:
         timer.cancel()
 
@@ -95,33 +97,41 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
     Raises NotInCore outside a request.
     """
-    core = _core("to_thread", None)
+    core = core_for("corelet.to_thread")
     call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
     return await_(core.hub.loop.run_in_executor(None, call))
 
 
-_background: set[asyncio.Task[Any]] = set()
+def _wait_for(
+    core: Core, future: asyncio.Future[Any], timeout: float | None, between: Callable[[], bool] | None
+) -> None:
+    """Until it is done. It is cancelled when the wait ends in another way: nobody is left to take its result."""
+    timer = None if timeout is None else call_later(core, timeout, _expire, future)
+    wake = waker(core)
+    future.add_done_callback(wake)
+    try:
+        until(core, future.done, between)
+    except BaseException:
+        future.remove_done_callback(wake)
+        future.cancel()
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
-def _core(what: str, awaitable: object) -> Core:
-    core = current_core()
-    if core is not None and core.is_current():
-        return core
-    if inspect.iscoroutine(awaitable):
-        awaitable.close()  # or Python warns that it was never awaited
-    if core is not None:
-        raise NotInCore(f"corelet.{what}() was called in a child greenlet: call it in the view's own greenlet")
-    raise NotInCore(
-        f"corelet.{what}() suspends the core of a request, and none is here: call it from a view served by corelet;"
-        " in a coroutine or callback use `await` and asyncio, in a script asyncio.run(); corelet.in_core() tells"
-    )
-
-
-def _future(core: Core, awaitable: Awaitable[T]) -> asyncio.Future[T]:
+def _future(core: Core, awaitable: Awaitable[T], context: contextvars.Context) -> asyncio.Future[T]:
+    loop = core.hub.loop
     if asyncio.isfuture(awaitable):
+        if awaitable.get_loop() is not loop:
+            raise RuntimeError(
+                f"{awaitable!r} belongs to another event loop than the worker's: make it in the worker's loop"
+                " (asyncio.get_event_loop() in a view, or while the application is imported); what runs in a loop of"
+                " its own, in a thread, is waited for with to_thread"
+            )
         return awaitable
     coroutine = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
-    return core.hub.loop.create_task(coroutine, context=core.gr_context)
+    return loop.create_task(coroutine, context=context)
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:
@@ -130,9 +140,30 @@ async def _awaiting(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _wake(core: Core, serial: int, _awaited: asyncio.Future[Any], _done: asyncio.Future[Any]) -> None:
-    if core.serial == serial and core.waiting:
-        core.hub.resume(core)
+async def _all(futures: list[asyncio.Future[Any]], return_exceptions: bool) -> list[Any]:
+    try:
+        return await asyncio.gather(*futures, return_exceptions=return_exceptions)
+    except BaseException:
+        rest = [future for future in futures if not future.done()]
+        for future in rest:
+            future.cancel()
+        if rest:
+            await asyncio.wait(rest)
+        raise
+    finally:
+        for future in futures:  # what failed second is not told by the garbage collector
+            if future.done() and not future.cancelled():
+                future.exception()
+
+
+def _take_over(context: contextvars.Context) -> None:
+    """What was set in a copy of the current context is set here too."""
+    for variable, value in context.items():
+        if variable.get(_NONE) is not value:
+            variable.set(value)
+
+
+_NONE: Any = object()
 
 
 def _expire(future: asyncio.Future[Any]) -> None:

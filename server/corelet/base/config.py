@@ -18,7 +18,7 @@ from corelet.base import address
 from corelet.base.address import Address
 from corelet.base.cache_options import CacheOptions
 from corelet.base.cache_spec import caches_of
-from corelet.base.core_options import DEFAULT_CORES, ApplicationOptions, CoreOptions
+from corelet.base.core_options import COOPERATIVE, DEFAULT_CORES, ApplicationOptions, CoreOptions
 from corelet.base.errors import ConfigError
 from corelet.base.limits import Limits
 from corelet.base.option import Kind, Option, options_of
@@ -163,6 +163,9 @@ def resolve(mentions: Iterable[Mention], problems: Iterable[str] = ()) -> Resolv
     config = Config(**values)
     found += _address_problems(config)
     found += _cache_problems(config, notes)
+    if unknown := config.cooperating - set(COOPERATIVE):
+        known = ", ".join(COOPERATIVE)
+        found.append(f"{origins['cooperate']}: expected any of {known}, or none; got {', '.join(sorted(unknown))}")
     if found:
         raise ConfigError("\n".join(found))
     return Resolved(config, {row.field: origins.get(row.field, "default") for row in OPTIONS}, tuple(notes))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from corelet.base.option import Kind, option
 
 DEFAULT_CORES = 100
+COOPERATIVE = ("asgiref", "psycopg2", "psycopg", "sqlalchemy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,26 @@ class CoreOptions:
         help="whether threading.local is one per core, or one per thread as in plain Python",
     )
 
+    # Each of them waits by itself, and would hold the whole worker. Nobody who serves on cores wants that, and a
+    # package that the application does not import is not touched.
+    cooperate: str = option(
+        kind=Kind.TEXT,
+        default=",".join(COOPERATIVE),
+        metavar="NAMES",
+        help="packages that are made to wait by suspending their core, when the application imports them: any of "
+        f"{', '.join(COOPERATIVE)}, with commas, or none",
+    )
+
+    # A view that nobody will read from is stopped as early as it can be. An application that must not be interrupted in
+    # the middle of a wait (a payment that is under way) chooses next-wait, or ignore.
+    client_gone: str = option(
+        kind=Kind.CHOICE,
+        default="unwind",
+        choices=("unwind", "next-wait", "ignore"),
+        help="what becomes of a request whose client has gone: unwind = ClientDisconnected is thrown into its wait "
+        "at once; next-wait = the wait is finished, and the next one raises it; ignore = the view runs to its end",
+    )
+
     asyncio_compat: bool = option(
         kind=Kind.FLAG, help="give back asyncio.coroutine, which Python 3.11 removed, for applications of its time"
     )
@@ -87,6 +108,11 @@ class CoreOptions:
         choices=("half", "gone"),
         help="what the end of an HTTP peer's sending means: half = it may still read; gone = stop the request",
     )
+
+    @property
+    def cooperating(self) -> frozenset[str]:
+        """The names in `cooperate`, unknown ones included; `none` is no name."""
+        return frozenset(name.strip() for name in self.cooperate.split(",")) - {"none", ""}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,13 +94,25 @@ class Duty:
     def run(self, on_signals: Sequence[int] = ()) -> None:
         """Serve until an order has been carried out. `on_signals` have no effect any more while the rest is closed."""
         loop = self.worker.loop
-        loop.run_forever()
+        self._run_forever()
         if self._task is not None:
             self._task.cancel()
         for number in on_signals:
             loop.add_signal_handler(number, _already_ending)
         self._close()
         sys.stdout.flush()
+
+    def _run_forever(self) -> None:
+        """Until the loop is stopped. sys.exit() in a coroutine or a callback is an error of its own, as in a view.
+
+        asyncio takes it for the end of the program and lets it out of the loop, and everybody's requests would end.
+        """
+        while True:
+            try:
+                self.worker.loop.run_forever()
+                return
+            except SystemExit as error:
+                logger.error("sys.exit(%r) in a coroutine or a callback of the loop ends nothing", error.code)
 
     def _close(self) -> None:
         """Unwind what still runs, cancel what is left in the loop, and give both a moment to end in order."""

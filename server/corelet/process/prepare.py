@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from corelet import __version__
-from corelet.api import uwsgi
+from corelet.api import cooperate, uwsgi
 from corelet.api.cache.redis import require_redis
 from corelet.api.server import Server, be
 from corelet.base import logs
@@ -163,6 +163,7 @@ def enter(server: Server) -> None:
         local.install()
     be(server)
     uwsgi.install(server)
+    cooperate.install(server.config.cooperating)
 
 
 def load(config: Config, hooks: Hooks) -> Applications:

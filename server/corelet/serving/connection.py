@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import re
+import select
 import socket
 import struct
 from abc import ABC, abstractmethod
@@ -101,7 +102,8 @@ class Connection(ABC):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise self._lost(error) from None
+            self._lost(error)
+            return
         self.partial = True
         for buffer in buffers:
             if sent >= len(buffer):
@@ -117,7 +119,8 @@ class Connection(ABC):
             except BlockingIOError:
                 self._wait_writable()
             except OSError as error:
-                raise self._lost(error) from None
+                self._lost(error)
+                return
             else:
                 rest = rest[sent:]
 
@@ -139,7 +142,8 @@ class Connection(ABC):
                 self._wait_writable()
                 continue
             except OSError as error:
-                raise self._lost(error) from None
+                self._lost(error)
+                return
             if sent == 0:
                 raise OSError(f"the file ended {count} bytes before the length that it had when the reply began")
             offset += sent
@@ -170,12 +174,15 @@ class Connection(ABC):
             self.wanted = 0
         if self.gone:
             self.write_errors = 1
-            raise ClientDisconnected("the client has closed the connection while the reply was sent")
+            if self.worker.config.client_gone != "ignore":
+                raise ClientDisconnected("the client has closed the connection while the reply was sent")
 
-    def _lost(self, error: OSError) -> ClientDisconnected:
+    def _lost(self, error: OSError) -> None:
+        """Nobody can be written to any more. Returns where the application is to run on (client-gone = ignore)."""
         self.gone = True
         self.write_errors = 1
-        return ClientDisconnected(f"the reply cannot be sent any more: {error.strerror}")
+        if self.worker.config.client_gone != "ignore":
+            raise ClientDisconnected(f"the reply cannot be sent any more: {error.strerror}") from None
 
     # -- reading the body, in a core ------------------------------------------------------------------------------
 
@@ -256,7 +263,25 @@ class Connection(ABC):
                 self.wanted = 0
                 self.worker.hub.resume(core)
         elif self.gone and core.since:
-            self.worker.hub.unwind(core, ClientDisconnected("the client has gone"), "the client has gone; unwound")
+            choice = self.worker.config.client_gone
+            if choice == "unwind":
+                self.worker.hub.unwind(core, ClientDisconnected("the client has gone"), "the client has gone; unwound")
+            elif choice == "next-wait":
+                error = ClientDisconnected("the client has gone (client-gone = next-wait)")
+                self.worker.hub.doom(core, error, "the client has gone; to be unwound at its next wait")
+
+    def is_there(self) -> bool:
+        """Ask the kernel whether the peer is still connected; the poller tells only of suspended cores."""
+        if self.gone or self.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.fd, select.POLLRDHUP)
+        events = poll.poll(0)
+        return not events or not self.means_gone(events[0][1])
+
+    def means_gone(self, _events: int) -> bool:
+        """Whether an end of file or worse, as poll(2) says it, is the end for this protocol."""
+        return True
 
     def peer_closed(self) -> None:
         """The peer will send no more. On a uwsgi socket that means that it has gone."""

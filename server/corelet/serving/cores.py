@@ -23,6 +23,7 @@ import greenlet
 from corelet.serving.overdue import NEVER
 
 if TYPE_CHECKING:
+    from corelet.base.errors import Unwind
     from corelet.serving.hub import Hub
 
 logger = logging.getLogger("corelet.cores")
@@ -70,6 +71,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "began",
         "current",
         "deadline",
+        "doomed",
         "environ",
         "gone_at",
         "harakiri_at",
@@ -77,9 +79,11 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "job",
         "kept",
         "late",
+        "limits",
         "lost",
         "nested",
         "number",
+        "pausing",
         "requests",
         "response",
         "scope",
@@ -102,6 +106,9 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.requests = 0
         self.switches = 0
         self.waiting = False
+        self.pausing = False  # the wait is one of the API's (api/waiting.py)
+        self.limits: list[Any] | None = None  # time limits around the API's waits, outermost first (api/timeouts.py)
+        self.doomed: Unwind | None = None  # thrown where the request next begins to wait
         self.watched = False
         self.since = 0.0  # loop time of the suspension
         self.deadline = NEVER
@@ -112,7 +119,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.response: Any = None  # of the request that runs
         self.scope: Any = None  # what the API keeps for the request that runs (api/scope.py); `end()` is called on it
         self.awaited: asyncio.Future[Any] | None = None  # by the application's own `parent.switch(awaitable)`
-        self.began = 0.0  # monotonic time of the request's begin; kept only where a master looks
+        self.began = 0.0  # monotonic time of the request's begin
         self.gone_at = NEVER  # when a client that has closed its side counts as gone
         self.nested: asyncio.AbstractEventLoop | None = None  # a loop that the view runs inside the core
         self.late: BaseException | None = None  # what to throw at the deadline

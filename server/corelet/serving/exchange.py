@@ -52,7 +52,7 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
     worker = channel.worker
     log = worker.access_log
     board = worker.board
-    began = time.monotonic() if log is not None or board is not None else 0.0
+    began = core.began = time.monotonic()
     environ.update(core.environ)
     environ["wsgi.url_scheme"] = url_scheme(environ)
     environ["wsgi.input"] = body
@@ -61,7 +61,6 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
     core.current = environ
     core.response = response
     if board is not None:
-        core.began = began
         board.running(core.number, f"{method} {environ.get('REQUEST_URI') or environ['PATH_INFO']}", began)
     try:
         application = worker.application

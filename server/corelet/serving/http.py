@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import time
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -363,8 +364,12 @@ class HttpConnection(Connection):
             return
         if self.worker.config.http_eof == "gone":
             self.gone = True
-        else:
+        elif self.worker.config.client_gone != "ignore":
             core.gone_at = self.worker.loop.time() + self.timeout()
+
+    def means_gone(self, events: int) -> bool:
+        """Over HTTP a client may stop sending and still read."""
+        return bool(events & (select.POLLHUP | select.POLLERR)) or self.worker.config.http_eof == "gone"
 
     def ready(self, mask: int) -> None:
         """The poller's event."""

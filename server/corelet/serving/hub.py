@@ -30,6 +30,7 @@ from typing import Any
 
 from corelet.base.errors import NotInCore, Unwind
 from corelet.base.scoreboard import Scoreboard
+from corelet.serving.contexts import enterable
 from corelet.serving.cores import RETIRED, Core, Job, getcurrent
 from corelet.serving.cores import raw_switch as _raw_switch
 from corelet.serving.cores import raw_throw as _raw_throw
@@ -79,6 +80,7 @@ class Hub:
         self.queue: deque[tuple[Job, float]] = deque()  # complete requests that wait for a core, and since when
         self.on_free: Callable[[], None] | None = None  # set by who wants to be told once that a core is free
         self.retired = 0
+        self.background: set[asyncio.Future[Any]] = set()  # what requests have left to finish beside them
         self._base_context = contextvars.copy_context()
         # Where asyncio keeps the thread's loop: 0.05 µs to look at, after every slice, against 0.3 by get_event_loop().
         self._thread_loop: Any = getattr(thread_policy(), "_local", None) or _UnknownPolicy(loop)
@@ -134,7 +136,7 @@ class Hub:
             return
         core.requests += 1
         if core.switches > 1 or core.since or self.harakiri_seconds:
-            core.unwinding = core.late = core.kept = core.nested = core.awaited = None
+            core.unwinding = core.late = core.kept = core.nested = core.awaited = core.doomed = None
             core.waiting = core.watched = core.lost = False
             core.gone_at = core.harakiri_at = core.stubborn_at = NEVER
             core.since = 0.0
@@ -232,6 +234,30 @@ class Hub:
             self._stop_awaiting(core)
         self._slice(core, _raw_throw, (error,), {})
 
+    def doom(self, core: Core, error: Unwind, why: str) -> None:
+        """In the hub: let the wait that is going on end; `error` is thrown where the request next begins to wait."""
+        if core.job is not None and core.unwinding is None and core.doomed is None:
+            core.doomed = error
+            logger.info("core %d (%s): %s", core.number, core.job.title(), why)
+
+    def meet_doom(self, core: Core) -> None:
+        """In the core: it begins to wait, and is not to."""
+        error, core.doomed = core.doomed, None
+        if error is not None:
+            core.unwinding = error
+            raise error
+
+    def _doomed_by_now(self, core: Core, serial: int) -> None:
+        """In the hub: the application has suspended the core by itself although it is not to wait any more."""
+        error, core.doomed = core.doomed, None
+        if error is not None and core.serial == serial and core.since:
+            self.unwind(core, error, str(error))
+
+    def give_up(self, core: Core, error: BaseException) -> None:
+        """In the hub, from a plain callback: raise `error` where the core awaits by `parent.switch(awaitable)`."""
+        self._stop_awaiting(core)
+        self.raise_in(core, error)
+
     def _await_for(self, core: Core, awaitable: Any) -> None:
         """The application has switched to us with an awaitable (SQLAlchemy's way): switch back with its result."""
         core.waiting = True
@@ -239,8 +265,12 @@ class Hub:
         core.late = None
         task: asyncio.Future[Any] = (
             awaitable
-            if asyncio.isfuture(awaitable)
-            else self.loop.create_task(_result_of(awaitable), context=core.gr_context)
+            if asyncio.isfuture(awaitable) and awaitable.get_loop() is self.loop
+            else self.loop.create_task(
+                # A coroutine goes in bare: cancelled before its first step, it would be one that was never awaited.
+                awaitable if inspect.iscoroutine(awaitable) else _result_of(awaitable),
+                context=enterable(core.gr_context),
+            )
         )
         core.awaited = task
         task.add_done_callback(functools.partial(self._awaited, core, core.serial))
@@ -252,7 +282,8 @@ class Hub:
         core.waiting = False
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            self._slice(core, _raw_throw, (error,), {})
+            # With its traceback, or greenlet would begin a new one and the coroutine's part be lost.
+            self._slice(core, _raw_throw, (type(error), error, error.__traceback__), {})
         else:
             self._slice(core, _raw_switch, (future.result(),), {})
 
@@ -395,8 +426,11 @@ class Hub:
         now = core.since = self.loop.time()
         if self.board is not None:
             self.board.left()
-        if not core.waiting and value.__class__ is not tuple and inspect.isawaitable(value):
-            self._await_for(core, value)
+        if not core.waiting:
+            if core.doomed is not None:
+                self.loop.call_soon(self._doomed_by_now, core, core.serial)
+            if value.__class__ is not tuple and inspect.isawaitable(value):
+                self._await_for(core, value)
         if core.unwinding is not None:
             core.deadline = now + UNWIND_GRACE_SECONDS
             core.late = core.unwinding
@@ -450,6 +484,9 @@ class _Beside:
             logger.warning("%s was unwound: %s", self._title, error)
         except BaseException:  # the border around the application's handlers, whatever they raise
             logger.exception("%s failed", self._title)
+        if core.scope is not None:
+            core.scope.end()
+            core.scope = None
 
     def suspended(self, core: Core) -> None: ...
 

@@ -54,6 +54,8 @@ class Websocket:
         connection.worker.websockets.add(self)
         if behind:
             self.conversation.feed(behind)
+        if connection.worker.draining:  # it was on its way when the worker was told to end
+            self.close(GOING_AWAY, "the server ends")
 
     # -- in the core ----------------------------------------------------------------------------------------------
 

@@ -234,7 +234,8 @@ class Worker:
             websocket.close(GOING_AWAY, "the server ends")
         self._drain_until = 0.0 if self._hurried else min(self.loop.time() + seconds, self._drain_at_most)
         await self._let_last_requests_come()
-        while (self.hub.busy() or self.hub.queue) and self.loop.time() < self._drain_until:
+        hub = self.hub
+        while (hub.busy() or hub.queue or hub.background) and self.loop.time() < self._drain_until:
             self._drained = self.loop.create_future()
             self.hub.on_free = self._core_is_free
             await asyncio.wait([self._drained], timeout=min(0.1, max(0.0, self._drain_until - self.loop.time())))
