@@ -68,11 +68,18 @@ def _after(timer: Timer, now: float) -> Timer:
     return replace(timer, next_at=then, left=max(0, timer.left - 1))
 
 
-def registered(timers: Timers, signal: int, seconds: float, iterations: int, now: float) -> Timers:
-    """The table with this timer; one of the same signal that says the same goes on as it was."""
+def registered(
+    timers: Timers, signal: int, seconds: float, iterations: int, now: float, again: bool = False
+) -> Timers:
+    """The table with this timer; one of the same signal that says the same goes on as it was.
+
+    `again`: unless it has fired as often as it was to. A worker that is loading does not ask for that: the one before
+    it on its seat has registered the same.
+    """
     for place, timer in enumerate(timers):
         if timer.signal == signal:
-            if (timer.seconds, timer.iterations) == (seconds, iterations):
+            finished = timer.next_at == NEVER
+            if (timer.seconds, timer.iterations) == (seconds, iterations) and not (finished and again):
                 return timers
             begun = Timer.begun(signal, seconds, iterations, now)
             return (*timers[:place], begun, *timers[place + 1 :])
@@ -105,12 +112,12 @@ class Agenda:
         self._cron_signals: dict[CronJob, int] = {}
         self._monitors: dict[tuple[int, str], tuple[Any, ...] | None] = {}
 
-    def register(self, entries: Iterable[Entry], now: float) -> None:
-        """Take over timers, crons and monitors; what is there already changes nothing."""
+    def register(self, entries: Iterable[Entry], now: float, again: bool = False) -> None:
+        """Take over timers, crons and monitors; what is there already changes nothing. `again`: see `registered`."""
         for kind, number, *rest in entries:
             signal = int(number)
             if kind == "timer":
-                self.timers = registered(self.timers, signal, float(rest[0]), int(rest[1]), now)
+                self.timers = registered(self.timers, signal, float(rest[0]), int(rest[1]), now, again)
             elif kind == "cron":
                 self._register_cron(signal, [int(value) for value in rest])
             elif kind == "file" and (signal, str(rest[0])) not in self._monitors:

@@ -32,7 +32,7 @@ class Ringing:
         """The application is loaded: what it has registered counts from now on."""
         self.worker = worker
         for text in registry.texts():
-            self._told("registers", text)
+            self._register(text, again=False)
 
     def tell(self, word: str, text: str) -> None:
         """From the API, in any thread. Other words are for a master, and there is none."""
@@ -40,12 +40,15 @@ class Ringing:
 
     def _told(self, word: str, text: str) -> None:
         if word == "registers":
-            self.agenda.register(entries_of(text), time.monotonic())
-            self._arm()
-            if self._looking is None and self.agenda.has_to_look:
-                self._look()
+            self._register(text, again=True)
         elif word == "raise":
             self._raise(int(text))
+
+    def _register(self, text: str, again: bool) -> None:
+        self.agenda.register(entries_of(text), time.monotonic(), again)
+        self._arm()
+        if self._looking is None and self.agenda.has_to_look:
+            self._look()
 
     def _raise(self, number: int) -> None:
         if self.worker is not None and not self.worker.draining:

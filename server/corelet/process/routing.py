@@ -107,7 +107,8 @@ class Router:
         if word == "registers":
             entries = entries_of(text)
             ears.targets |= {int(entry[1]): str(entry[2]) for entry in entries if entry[0] == "signal"}
-            self.agendas.setdefault(member.generation, Agenda()).register(entries, time.monotonic())
+            agenda = self.agendas.setdefault(member.generation, Agenda())
+            agenda.register(entries, time.monotonic(), again=member.state is State.READY)
         elif word == "awaits":
             ears.awaited.add(int(text))
         else:
