@@ -236,7 +236,8 @@ def test_an_after_req_hook_may_wait_and_what_it_raises_changes_no_reply(tmp_path
 
 def test_a_hook_that_raises_is_logged_and_the_worker_serves(tmp_path):
     application = PRELUDE + (
-        "def fails():\n    raise LookupError('its own')\nuwsgi.post_fork_hook = fails\nuwsgi.atexit = lambda: sys.exit(5)\n"
+        "def fails():\n    raise LookupError('its own')\n"
+        "uwsgi.post_fork_hook = fails\nuwsgi.atexit = lambda: sys.exit(5)\n"
     )
     with mastered(tmp_path, application) as server:
         server.wait("uwsgi.post_fork_hook failed")

@@ -16,7 +16,8 @@ import uwsgi
 VERSION = "1"
 
 def handler(number):
-    say(f"handler {number} in worker {uwsgi.worker_id()} of version {VERSION} at {time.monotonic():.6f} pid {os.getpid()}.")
+    where = f"in worker {uwsgi.worker_id()} of version {VERSION}"
+    say(f"handler {number} {where} at {time.monotonic():.6f} pid {os.getpid()}.")
 
 def view_signal(environ, start_response):
     return text(start_response, uwsgi.signal(int(environ["QUERY_STRING"])))

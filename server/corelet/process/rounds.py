@@ -99,7 +99,7 @@ class Rounds:
         if not master.fleet.stopping:
             self._touched()
             self._cron()
-            master.router.look(datetime.datetime.now())
+            master.router.look()
             master.daemons.tick(now)
             self._size(now)
 

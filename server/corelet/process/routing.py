@@ -134,11 +134,11 @@ class Router:
             for number in agenda.timers_due(now):
                 self.route(number)
 
-    def look(self, wall: datetime) -> None:
+    def look(self) -> None:
         """Raise those of crons and monitors, in a round of the master."""
         agenda = self.agenda
-        if agenda is not None:
-            for number in agenda.seen_due(wall):
+        if agenda is not None and agenda.has_to_look:
+            for number in agenda.seen_due(datetime.now()):
                 self.route(number)
 
     def route(self, number: int) -> None:
