@@ -68,9 +68,7 @@ def _after(timer: Timer, now: float) -> Timer:
     return replace(timer, next_at=then, left=max(0, timer.left - 1))
 
 
-def registered(
-    timers: Timers, signal: int, seconds: float, iterations: int, now: float, again: bool = False
-) -> Timers:
+def registered(timers: Timers, signal: int, seconds: float, iterations: int, now: float, again: bool = False) -> Timers:
     """The table with this timer; one of the same signal that says the same goes on as it was.
 
     `again`: unless it has fired as often as it was to. A worker that is loading does not ask for that: the one before

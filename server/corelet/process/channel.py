@@ -12,7 +12,6 @@ an answer too: a worker whose master is gone ends in order.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 
@@ -38,14 +37,20 @@ class Channel:
         """The descriptor to wait for."""
         return self._sock.fileno()
 
-    def send(self, word: str, text: str = "", descriptor: int | None = None) -> None:
-        """Send, if the other side takes it; with a copy of the descriptor, if one is given. Never raises."""
+    def send(self, word: str, text: str = "", descriptor: int | None = None) -> bool:
+        """Send, if the other side takes it; with a copy of the descriptor, if one is given. Never raises.
+
+        Returns whether it was taken.
+        """
         packet = f"{word} {text}".strip().encode("utf-8", "backslashreplace")[:MAX_PACKET_BYTES]
-        with contextlib.suppress(OSError):
+        try:
             if descriptor is None:
                 self._sock.send(packet)
             else:
                 socket.send_fds(self._sock, [packet], [descriptor])
+        except OSError:
+            return False
+        return True
 
     def receive(self) -> list[tuple[str, str]]:
         """All that has come, as (word, text). After the last packet of a line that has ended, `ended` is true."""

@@ -106,12 +106,12 @@ def _serve(seat: Seat) -> int:
         report=seat.channel.send,
     )
     server.worker = worker
-    worker.after_request = application_hooks.after_request()
     worker.paused = seat.paused
     worker.requests_at_most = requests_at_most(config, seat.worker)
     duty = Duty(worker, seat.release, quiet=True)
     _obey(duty, seat)
     application_hooks.post_fork()
+    worker.after_request = application_hooks.after_request()
     worker.serve(applications, [(sock, sock.address) for sock in seat.sockets])
     seat.hooks.run("accepting")
     seat.board.turn_begins()  # what came before was loading
@@ -121,11 +121,11 @@ def _serve(seat: Seat) -> int:
     if config.py_autoreload and seat.worker == 1:
         autoreload.watch(loop, config.py_autoreload, lambda path: _changed(duty, seat, path))
     duty.run(END_SIGNALS)
-    application_hooks.at_exit()
     worker.publish()
     if access_log is not None:
         access_log.flush()
     seat.board.turn_ends()  # what comes, the application's atexit handlers among it, has the mercy and no watchdog
+    application_hooks.at_exit()
     return 0
 
 

@@ -34,9 +34,10 @@ class Ringing:
         for text in registry.texts():
             self._register(text, again=False)
 
-    def tell(self, word: str, text: str) -> None:
+    def tell(self, word: str, text: str) -> bool:
         """From the API, in any thread. Other words are for a master, and there is none."""
         self.loop.call_soon_threadsafe(self._told, word, text)
+        return True
 
     def _told(self, word: str, text: str) -> None:
         if word == "registers":

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from corelet.api.handlers import ANY_SIGNAL
 from corelet.api.registry import ALL, ANY, entries_of
+from corelet.base.logs import RateLimited
 from corelet.base.scoreboard import IN_USE, SINCE
 from corelet.process.agenda import NEVER, Agenda
 from corelet.process.fleet import Member
@@ -83,6 +84,7 @@ class Router:
         self.agendas: dict[int, Agenda] = {}
         self.ears: dict[int, Ears] = {}  # by process id
         self._last: dict[int, int] = {}  # by signal: the process that was told last
+        self._limited = RateLimited(logger)
         self._said: set[int] = set()  # signals of which it was said that nobody handles them
 
     @property
@@ -151,8 +153,12 @@ class Router:
         for target in sorted(by_target):
             told += receivers(target, by_target[target], self._last.get(number, 0))
         for pid in told:
-            master.crew.children[pid].channel.send("signal", str(number))
             self._last[number] = pid
+            if not master.crew.children[pid].channel.send("signal", str(number)):
+                self._limited.log(
+                    time.monotonic(), (number, pid), logging.WARNING,
+                    "signal %d: dropped: the process %d has not taken those before it", number, pid,
+                )  # fmt: skip
         if told:
             self._said.discard(number)
         elif number not in self._said:

@@ -60,7 +60,7 @@ class Worker:
         access_log: Callable[[Outcome], None] | None = None,
         board: Scoreboard | None = None,
         siblings: Siblings | None = None,
-        report: Callable[[str, str], None] | None = None,
+        report: Callable[[str, str], object] | None = None,
     ) -> None:
         """`board`, `siblings` and `report(word, text)` come from a master, whose channel.py has the words."""
         self.config = config

@@ -5,6 +5,8 @@ Return values are uWSGI's: None, except True of add_cron() and b"" of signal_wai
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,9 @@ from corelet.api.registry import (
     texts_of,
 )
 from corelet.api.server import NotServed, Server, current
+from corelet.base.logs import RateLimited
+
+_limited = RateLimited(logging.getLogger("corelet.signals"))
 
 LIVE: dict[str, Callable[[], Any]] = {}
 
@@ -44,7 +49,8 @@ def _registered(entry: Entry) -> None:
     server = current()
     if server.worker is not None:  # before that, all of it is told when the worker is ready
         for text in texts_of([entry]):
-            server.tell("registers", text)
+            if not server.tell("registers", text):
+                raise OSError("the master does not take the registration, so much has it to do: try it again later")
 
 
 def register_signal(number: int, who: str, handler: Callable[[int], object], /) -> None:
@@ -64,7 +70,12 @@ def signal(number: int, node: str = "", /) -> None:
     server = current()
     if server.worker_id == 0:
         raise NotServed("there is no worker yet: raise the signal in post_fork_hook, in a view or by a timer")
-    server.tell("raise", str(signal_number(number)))
+    if not server.tell("raise", str(signal_number(number))):
+        # uWSGI says so and goes on too ("SIGNAL QUEUE IS FULL"), but a line for each.
+        _limited.log(
+            time.monotonic(), number, logging.WARNING,
+            "signal %d was dropped: the master has not taken those before it", number,
+        )  # fmt: skip
 
 
 def signal_wait(number: int | None = None, /) -> bytes:
