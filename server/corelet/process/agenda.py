@@ -106,6 +106,7 @@ class Agenda:
 
     def __init__(self) -> None:
         self.timers: Timers = ()
+        self.signals: set[int] = set()  # those that have a handler somewhere
         self.crons = Crons(())
         self._cron_signals: dict[CronJob, int] = {}
         self._monitors: dict[tuple[int, str], tuple[Any, ...] | None] = {}
@@ -114,7 +115,9 @@ class Agenda:
         """Take over timers, crons and monitors; what is there already changes nothing. `again`: see `registered`."""
         for kind, number, *rest in entries:
             signal = int(number)
-            if kind == "timer":
+            if kind == "signal":
+                self.signals.add(signal)
+            elif kind == "timer":
                 self.timers = registered(self.timers, signal, float(rest[0]), int(rest[1]), now, again)
             elif kind == "cron":
                 self._register_cron(signal, [int(value) for value in rest])
@@ -179,6 +182,7 @@ class Agenda:
             ],
             "minute": self.crons.handover()["minute"],
             "files": [list(key) for key in self._monitors],
+            "signals": sorted(self.signals),
         }
 
     @classmethod
@@ -189,6 +193,7 @@ class Agenda:
             Timer(int(signal), seconds, int(iterations), NEVER if next_at is None else next_at, int(left))
             for signal, seconds, iterations, next_at, left in state["timers"]
         )
+        found.signals = set(state["signals"])
         found.register([("cron", *each) for each in state["crons"]], 0.0)
         found.register([("file", *each) for each in state["files"]], 0.0)
         found.crons.adopt({"minute": state["minute"], "running": ()})

@@ -120,6 +120,7 @@ class Crew:
             logger.info("%s is ready", name_of(member))
             self.children[member.pid].begin_to_judge(now)
             self.master.change(self.master.fleet.ready(member.pid, now))
+            self.master.router.worker_came()
         elif word == "failed":
             code, _, rest = text.partition(" ")
             message, _, detail = rest.partition("\0")

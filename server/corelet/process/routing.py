@@ -86,6 +86,7 @@ class Router:
         self._last: dict[int, int] = {}  # by signal: the process that was told last
         self._limited = RateLimited(logger)
         self._said: set[int] = set()  # signals of which it was said that nobody handles them
+        self._waiting: dict[int, None] = {}  # those that wait for a worker, each once
 
     @property
     def agenda(self) -> Agenda | None:
@@ -115,6 +116,12 @@ class Router:
             ears.awaited.add(int(text))
         else:
             ears.awaited.discard(int(text))
+
+    def worker_came(self) -> None:
+        """Another one is ready: perhaps for what nobody was there for."""
+        waiting, self._waiting = self._waiting, {}
+        for number in waiting:
+            self.route(number)
 
     def forget(self, pid: int) -> None:
         """The process has ended."""
@@ -161,9 +168,15 @@ class Router:
                 )  # fmt: skip
         if told:
             self._said.discard(number)
-        elif number not in self._said:
+            return
+        agenda = self.agenda
+        waits = agenda is not None and number in agenda.signals
+        if waits:
+            self._waiting[number] = None
+        if number not in self._said:
             self._said.add(number)
-            logger.warning("signal %d: no worker that is ready has a handler for it; dropped", number)
+            fate = "it waits for one" if waits else "dropped"
+            logger.warning("signal %d: no worker that could handle it is there; %s", number, fate)
 
     def _candidates(self, number: int) -> dict[str, list[Candidate]]:
         """Those with a handler, by its target; without any, those in which somebody waits for the signal."""
