@@ -600,3 +600,13 @@ def test_a_dump_that_was_cut_gives_a_line_of_it_or_none(dump_of, source):
     for length in range(len(dump)):
         line = application_line(dump[:length])
         assert line == whole if length >= needed else not line or any(frame.startswith(line) for frame in frames)
+
+
+# ---- beside the requests ----
+
+
+def test_a_handler_that_has_waited_for_long_and_blocks_is_warned_about_and_has_no_deadline_of_a_request():
+    page = glimpse(NOW, core=-2, began=NOW - 1000)
+    limits = Limits(warning=1.0, harakiri=5.0, grace=1.0)
+    times = [NOW + 0.5, NOW + 1, NOW + 3, NOW + 5]
+    assert judged(page, limits, *times) == [Verdict.NOTHING, Verdict.WARN, Verdict.NOTHING, Verdict.HARAKIRI]

@@ -21,19 +21,23 @@ class NotServed(CoreletError, RuntimeError):
     """A call that needs the server was made in a process that is none of its own."""
 
 
-def _nobody(_word: str, _text: str = "") -> None:
+def _nobody(_word: str, _text: str = "") -> bool:
     """There is no master to tell anything."""
+    return True
 
 
 @dataclass
 class Server:
-    """A process of the server. `tell(word, text)` says something to the master; see process/channel.py for words."""
+    """A process of the server.
+
+    `tell(word, text)` says something to the master, and returns whether it was taken; see process/channel.py for words.
+    """
 
     config: Config
     worker_id: int  # from 1; 0 in a master that preloads
     master_pid: int = 0  # 0: there is no master
     loop: asyncio.AbstractEventLoop | None = None
-    tell: Callable[[str, str], None] = _nobody
+    tell: Callable[[str, str], bool] = _nobody
     is_a_reload: bool = False
     worker: Worker | None = None
     cache_folder: str | None = None  # where the caches of this machine are; made by the master

@@ -25,7 +25,7 @@ TITLE_BYTES = 400
 # Cells. Times are of the monotonic clock, which all processes of a machine share.
 SINCE = 0  # when the loop's turn began that is still going on; 0.0 while the loop waits for events
 BUSY = 1  # seconds that the loop has worked since the worker began
-CORE = 2  # number of the core that runs now, or -1: the loop's own callbacks
+CORE = 2  # number of the core that runs now; below -1: beside the requests; -1: the loop's own callbacks
 BEGAN = 3  # when the request on that core began
 LENGTH = 4  # bytes of the title
 REQUESTS = 5
@@ -120,7 +120,7 @@ class Scoreboard:
         return Glimpse(
             since=cells[SINCE],
             busy_seconds=cells[BUSY],
-            core=None if cells[CORE] < 0 else int(cells[CORE]),
+            core=None if cells[CORE] == NOBODY else int(cells[CORE]),
             began=cells[BEGAN],
             title=title,
             requests=int(cells[REQUESTS]),

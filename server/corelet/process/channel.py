@@ -1,8 +1,9 @@
 """The line between the master and one worker: a pair of SOCK_SEQPACKET sockets, a word and a text in each packet.
 
     master -> worker   drain SECONDS, stop SECONDS (nobody accepts any more), hurry, quit, pause, resume,
-                       reopen (with the descriptor of the new log)
-    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, stubborn WHY, changed PATH
+                       reopen (with the descriptor of the new log), signal NUMBER
+    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, stubborn WHY, changed PATH,
+                       registers JSON (api/registry.py), raise NUMBER, awaits NUMBER, awaits-not NUMBER
 
 Packets keep their borders, so there is nothing to parse. Neither side ever waits for the other: what a full socket
 does not take is dropped, and the master has its clock and SIGKILL for those who do not listen. The end of the line is
@@ -11,7 +12,6 @@ an answer too: a worker whose master is gone ends in order.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 
@@ -37,14 +37,20 @@ class Channel:
         """The descriptor to wait for."""
         return self._sock.fileno()
 
-    def send(self, word: str, text: str = "", descriptor: int | None = None) -> None:
-        """Send, if the other side takes it; with a copy of the descriptor, if one is given. Never raises."""
+    def send(self, word: str, text: str = "", descriptor: int | None = None) -> bool:
+        """Send, if the other side takes it; with a copy of the descriptor, if one is given. Never raises.
+
+        Returns whether it was taken.
+        """
         packet = f"{word} {text}".strip().encode("utf-8", "backslashreplace")[:MAX_PACKET_BYTES]
-        with contextlib.suppress(OSError):
+        try:
             if descriptor is None:
                 self._sock.send(packet)
             else:
                 socket.send_fds(self._sock, [packet], [descriptor])
+        except OSError:
+            return False
+        return True
 
     def receive(self) -> list[tuple[str, str]]:
         """All that has come, as (word, text). After the last packet of a line that has ended, `ended` is true."""

@@ -17,7 +17,10 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from corelet.api import handlers
+from corelet.api.registry import registry
 from corelet.api.server import Server
+from corelet.api.uwsgi import hooks as application_hooks
 from corelet.base.config import Config
 from corelet.base.errors import LoadError, OperatorError
 from corelet.base.loading import Applications
@@ -116,9 +119,13 @@ def _serve(seat: Seat) -> int:
     worker.requests_at_most = requests_at_most(config, seat.worker)
     duty = Duty(worker, seat.release, quiet=True)
     _obey(duty, seat)
+    application_hooks.post_fork()
+    worker.after_request = application_hooks.after_request()
     worker.serve(applications, [(sock, sock.address) for sock in seat.sockets])
     seat.hooks.run("accepting")
     seat.board.turn_begins()  # what came before was loading
+    for text in registry.texts():
+        seat.channel.send("registers", text)
     seat.channel.send("ready")
     if config.py_autoreload and seat.worker == 1:
         autoreload.watch(loop, config.py_autoreload, lambda path: _changed(duty, seat, path))
@@ -127,6 +134,7 @@ def _serve(seat: Seat) -> int:
     if access_log is not None:
         access_log.flush()
     seat.board.turn_ends()  # what comes, the application's atexit handlers among it, has the mercy and no watchdog
+    application_hooks.at_exit()
     return 0
 
 
@@ -175,5 +183,7 @@ def _carry_out(duty: Duty, seat: Seat, word: str, text: str) -> None:
         duty.worker.pause()
     elif word == "resume":
         duty.worker.unpause()
+    elif word == "signal":
+        handlers.deliver(int(text))
     elif word == "reopen" and (descriptor := seat.channel.take_descriptor()) is not None:
         seat.file.take_over(descriptor)

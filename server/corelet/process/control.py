@@ -247,6 +247,7 @@ class Control:
             rest={
                 "daemons": master.daemons.handover(),
                 "crons": master.rounds.crons.handover(),
+                "signals": master.router.handover(),
                 "wanted": fleet.wanted,
                 "paused": master.paused,
                 "caches": master.prepared.cache_folder.handover(),

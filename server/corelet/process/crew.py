@@ -120,6 +120,7 @@ class Crew:
             logger.info("%s is ready", name_of(member))
             self.children[member.pid].begin_to_judge(now)
             self.master.change(self.master.fleet.ready(member.pid, now))
+            self.master.router.worker_came()
         elif word == "failed":
             code, _, rest = text.partition(" ")
             message, _, detail = rest.partition("\0")
@@ -134,6 +135,8 @@ class Crew:
             self.recycle(member, text, at_once=True)
         elif word == "changed":
             self.master.control.obey("reload", f"py-autoreload {text}")
+        elif word in ("registers", "raise", "awaits", "awaits-not"):
+            self.master.router.told_by(member, word, text)
 
     def recycle(self, member: Member, why: str, at_once: bool = False) -> None:
         """Replace a worker, as soon as it is old enough, by one that is ready first."""
@@ -208,6 +211,7 @@ class Crew:
         if found.board is not None:
             self.served += found.board.glimpse().requests
         found.close()
+        self.master.router.forget(pid)
         self.siblings.call()
         member = self.master.fleet.member(pid)
         if member is None:

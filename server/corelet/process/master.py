@@ -32,6 +32,7 @@ from corelet.process.life import State
 from corelet.process.plan import Action, Finish, Kill, Retire, Start, next_time, plan
 from corelet.process.prepare import Prepared, announce, enter, load
 from corelet.process.rounds import Rounds
+from corelet.process.routing import Router
 from corelet.process.signals import SignalPipe
 from corelet.process.sizing import Policy
 from corelet.serving.worker import has_event_loop
@@ -63,6 +64,7 @@ class Master:
         self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
         self.control = Control(self)
         self.rounds = Rounds(self)
+        self.router = Router(self)
         if self.config.preload:
             self._preload()
         self.signals = SignalPipe()
@@ -107,6 +109,7 @@ class Master:
                 self.fleet = self.fleet.told(each.pid, each.seconds, now)
         self.daemons.adopt(handed.rest["daemons"])
         self.rounds.crons.adopt(handed.rest["crons"])
+        self.router.adopt(handed.rest.get("signals"))
         self.is_ready = True
 
     # -- waiting --------------------------------------------------------------------------------------------------
@@ -133,6 +136,7 @@ class Master:
         try:
             self._wait()
             self.rounds.go_if_due(time.monotonic())
+            self.router.go(time.monotonic())
             self.control.exec_if_due()
         except Exception:  # the last resort: workers that serve must not end for a bug of their master's
             logger.critical("the master failed in one of its turns, and goes on", exc_info=True)
@@ -171,7 +175,7 @@ class Master:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        seconds = min(next_time(self.fleet, now), self.rounds.next_at) - now
+        seconds = min(next_time(self.fleet, now), self.rounds.next_at, self.router.next_at) - now
         for descriptor, _events in self._poll.poll(max(0.0, seconds) * 1000):
             then = self.waiting.get(descriptor)  # one that was forgotten a moment ago is told no more
             if then is not None:
@@ -191,6 +195,7 @@ class Master:
         before, self.fleet = self.fleet, fleet
         if fleet.generation != before.generation:
             logger.info("generation %d is ready: %d workers", fleet.generation, fleet.wanted)
+            self.router.generation_came(before.generation)
             self.control.generation_came()
             self.is_ready = True
             self.prepared.ready()

@@ -59,7 +59,8 @@ def _at_work(seen: Glimpse | None, config: Config, now: float) -> str:
     if seen.queued:
         text += f", {seen.queued} requests wait for one"
     if seen.core is not None and seen.since:
-        text += f"; core {seen.core} runs {seen.title} for {now - seen.began:.1f} s"
+        who = f"core {seen.core} runs" if seen.core >= 0 else "beside the requests runs"
+        text += f"; {who} {seen.title} for {now - seen.began:.1f} s"
     return text
 
 

@@ -99,6 +99,7 @@ class Rounds:
         if not master.fleet.stopping:
             self._touched()
             self._cron()
+            master.router.look()
             master.daemons.tick(now)
             self._size(now)
 
@@ -133,7 +134,9 @@ class Rounds:
                 self._say(member, verdict, glimpse, seconds, child.stacks.read())
 
     def _say(self, member: Member, verdict: Verdict, glimpse: Glimpse, seconds: float, dump: str) -> None:
-        core = f"core {glimpse.core}, {glimpse.title}" if glimpse.core is not None else "a callback of the loop"
+        core = "a callback of the loop"
+        if glimpse.core is not None:
+            core = f"core {glimpse.core}, {glimpse.title}" if glimpse.core >= 0 else glimpse.title
         place = application_line(dump) or "a place unknown: it wrote no stack"
         text = f"{name_of(member)} is blocked for {seconds:.1f} s in {core}, {place}"
         if verdict is Verdict.WARN:

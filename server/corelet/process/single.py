@@ -13,10 +13,12 @@ import logging
 import signal
 
 from corelet.api.server import Server
+from corelet.api.uwsgi import hooks as application_hooks
 from corelet.base.config import Config
 from corelet.base.scoreboard import Scoreboard
 from corelet.process.duty import AccessLog, Duty
 from corelet.process.prepare import Prepared, announce, enter, load
+from corelet.process.ringing import Ringing
 from corelet.process.systemd import Notifier
 from corelet.process.watch import LoopWatch
 from corelet.serving.selector import MarkingSelector
@@ -33,13 +35,17 @@ def serve(config: Config, prepared: Prepared) -> int:
     board = Scoreboard()
     loop = make_loop(config, MarkingSelector(board.cells))
     prepared.hooks.run("post-fork")
-    server = Server(config, worker_id=1, loop=loop, cache_folder=prepared.cache_folder.path)
+    ringing = Ringing(loop)
+    server = Server(config, worker_id=1, loop=loop, tell=ringing.tell, cache_folder=prepared.cache_folder.path)
     enter(server)
     applications = load(config, prepared.hooks)
     access_log = None if config.disable_logging else AccessLog(config, prepared.file, loop)
     worker = server.worker = Worker(config, loop, access_log=access_log)
+    application_hooks.post_fork()
+    worker.after_request = application_hooks.after_request()
     worker.serve(applications, [(sock, sock.address) for sock in prepared.sockets])
     prepared.hooks.run("accepting")
+    ringing.begin(worker)
     prepared.title.worker(1)
     duty = Duty(worker, prepared.release)
     _obey_signals(duty, prepared.notifier)
@@ -52,6 +58,7 @@ def serve(config: Config, prepared: Prepared) -> int:
         duty.run(STOP_SIGNALS)
     finally:
         watch.stop()
+    application_hooks.at_exit()
     if access_log is not None:
         access_log.flush()
     logger.info("stopped after %d requests", worker.requests)

@@ -62,5 +62,5 @@ class LoopWatch:
         job = core.job if core is not None else None
         what = "a callback of the loop"
         if core is not None and job is not None:
-            what = f"core {core.number}, {job.title()}"
+            what = f"core {core.number}, {job.title()}" if core.number >= 0 else job.title()
         logger.warning("blocked for %.1f s in %s, at %s; %s", seconds, what, place, ADVICE)

@@ -69,7 +69,8 @@ def judge(glimpse: Glimpse, seen: Seen, limits: Limits, now: float) -> tuple[See
     blocked = now - glimpse.since
     if seen.harakiri_at:
         return seen, Verdict.KILL if now - seen.harakiri_at >= limits.grace else Verdict.NOTHING
-    began = glimpse.began if glimpse.core is not None else glimpse.since
+    # What runs beside the requests (a core below 0) has no deadline, and may have waited for long in order.
+    began = glimpse.began if glimpse.core is not None and glimpse.core >= 0 else glimpse.since
     stands = now - seen.standing >= min(LEAST_BLOCK_SECONDS, limits.harakiri)
     if limits.harakiri and now - began >= limits.harakiri and stands:
         return replace(seen, warned=True, harakiri_at=now), Verdict.HARAKIRI

@@ -59,7 +59,8 @@ class Job(Protocol):
 class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
     """One core: a greenlet with a number. `switch` and `throw` are safe to call from wherever an application is.
 
-    Cores that serve requests are numbered from 0. One that runs something beside them (Hub.beside) has one below 0.
+    Cores that serve requests are numbered from 0. One that runs something beside them (Hub.beside) has one below
+    -1, which is nobody's on the scoreboard.
     """
 
     # SQLAlchemy asks the current greenlet for this before its async drivers do `parent.switch(awaitable)`, which the

@@ -69,6 +69,8 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
         run(application, environ, response)
     except BaseException as error:  # noqa: BLE001 - the border around the application
         _failed(channel, core, response, error)
+    if worker.after_request is not None:
+        worker.after_request()
     if core.scope is not None:
         core.scope.end()  # the descriptor is still open: what the application has registered for it is taken out
         core.scope = None

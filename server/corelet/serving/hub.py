@@ -188,8 +188,9 @@ class Hub:
 
         It may wait like a view. What it raises is logged under its title.
         """
-        number = next(number for number in itertools.count(-1, -1) if number not in self._beside)
+        number = next(number for number in itertools.count(-2, -1) if number not in self._beside)
         core = self._beside[number] = Core(self, number, {})
+        core.began = monotonic()
         core.job = job = _Beside(function, title)
         core.gr_context = self._base_context.copy()
         self._slice(core, _raw_switch, (job,), {})

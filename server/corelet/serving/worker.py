@@ -60,7 +60,7 @@ class Worker:
         access_log: Callable[[Outcome], None] | None = None,
         board: Scoreboard | None = None,
         siblings: Siblings | None = None,
-        report: Callable[[str, str], None] | None = None,
+        report: Callable[[str, str], object] | None = None,
     ) -> None:
         """`board`, `siblings` and `report(word, text)` come from a master, whose channel.py has the words."""
         self.config = config
@@ -82,6 +82,7 @@ class Worker:
         self.websockets: set[Websocket] = set()
         self.draining = False
         self.paused = False
+        self.after_request: Callable[[], None] | None = None  # the application's hook
         self.requests_at_most = 0  # then the master is asked for a successor
         self.keeps_alive = config.http_keepalive > 0
         self.requests = 0

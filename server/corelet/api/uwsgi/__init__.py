@@ -1,6 +1,7 @@
 """uWSGI's Python module `uwsgi`, for applications that import it. There in a worker only; names we lack stay absent.
 
     facts       what does not depend on a request: worker_id(), version, opt, workers() …
+    signals     register_signal(), add_timer() …
     websocket   websocket_handshake(), websocket_recv() …
     caches      cache_get(), cache_set() …
 
@@ -16,10 +17,11 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from corelet.api import uwsgidecorators
 from corelet.api.server import Server
-from corelet.api.uwsgi import caches, facts, websocket
+from corelet.api.uwsgi import caches, facts, signals, websocket
 
-PARTS: tuple[Any, ...] = (facts, websocket, caches)
+PARTS: tuple[Any, ...] = (facts, signals, websocket, caches)
 
 
 class UwsgiModule(types.ModuleType):
@@ -54,4 +56,5 @@ def install(server: Server) -> UwsgiModule:
         module = sys.modules["uwsgi"] = UwsgiModule(live)
     for name, value in names.items():
         setattr(module, name, value)
+    sys.modules["uwsgidecorators"] = uwsgidecorators
     return module
