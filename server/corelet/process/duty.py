@@ -75,7 +75,8 @@ class Duty:
         self.worker.hurry()
 
     def quit(self) -> None:
-        """Leave the loop now."""
+        """Leave the loop now, and wait for no thread of the application either."""
+        self.worker.hurry()
         self.worker.loop.stop()
 
     async def _end(self, seconds: float, why: str, last: bool) -> None:
