@@ -113,6 +113,7 @@ def test_a_child_that_was_forked_in_a_callback_of_the_loop_ends_too(tmp_path, ma
     with served(tmp_path, FORKS, "--loop", loop, master=master) as (server, _gates):
         pid = server.get_pid()
         for what, code in {"0": 0, "7": 7, "return": 0}.items():
+            code = 0 if loop == "uvloop" else code  # which keeps a SystemExit to itself until its turn is over
             assert server.get(f"/callback?{what}").body.decode() == f"{pid} {code}"
         assert {server.get_pid() for _ in range(20)} == {pid}
         stops(server)
@@ -127,7 +128,8 @@ def test_a_child_that_lives_on_holds_neither_clients_nor_sockets(tmp_path, maste
         children = []
         for kind in SOCKETS:
             reply = server.get("/live", kind)  # to its end of file, while the child lives
-            assert (reply.status, reply.body) == (200, b"hello")
+            assert reply.status == 200
+            assert reply.body == (b"hello" if kind != "http" else b"3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n")
             children.append(gates.at("child"))
         stops(server)
         assert idle.ended()
@@ -163,7 +165,7 @@ def test_a_child_of_the_import_holds_neither_sockets_nor_the_channel_to_workers(
 
 
 LIBRARIES = """
-import concurrent.futures, math, multiprocessing, signal, subprocess
+import concurrent.futures, math, multiprocessing, signal, subprocess, threading
 
 def view_process(environ, start_response):
     context = multiprocessing.get_context(environ["QUERY_STRING"])
@@ -178,9 +180,14 @@ def view_process(environ, start_response):
     return text(start_response, *found, process.exitcode)
 
 def view_thread(environ, start_response):
-    return text(start_response, corelet.to_thread(lambda: multiprocessing_code(7)))
+    "Not in a thread of a pool: there multiprocessing itself fails, since its child would join its own thread."
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(code_of_a_process(7)))
+    thread.start()
+    corelet.to_thread(thread.join)
+    return text(start_response, *codes)
 
-def multiprocessing_code(code):
+def code_of_a_process(code):
     process = multiprocessing.get_context("fork").Process(target=sys.exit, args=(code,))
     process.start()
     process.join()

@@ -19,6 +19,7 @@ import logging
 import math
 import os
 import select
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -30,9 +31,12 @@ logger = logging.getLogger("corelet")
 
 FAILED_EXIT_CODE = 1  # Python's, after a traceback
 
+_ALL_SIGNALS = signal.valid_signals()
+
 _left_behind: list[Callable[[], None]] = []
 _watching = False
 _is_fork = False
+_held: dict[int, set[int | signal.Signals]] = {}  # the signals that threads which just fork held back before, too
 _forking: int | None = None  # the thread that makes a process of the server's own
 
 
@@ -42,7 +46,7 @@ def belongs(leave_behind: Callable[[], None]) -> None:
     _left_behind.append(leave_behind)
     if not _watching:
         _watching = True
-        os.register_at_fork(after_in_child=_in_child)
+        os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_come, after_in_child=_in_child)
 
 
 def is_fork() -> bool:
@@ -61,7 +65,23 @@ def our_own() -> Iterator[None]:
         _forking = None
 
 
+def _hold_signals() -> None:
+    """One that comes to the child before it has left our handlers behind would be told to us: they share a pipe."""
+    _held[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+
+
+def _let_signals_come() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _held.pop(threading.get_ident(), ()))
+
+
 def _in_child() -> None:
+    try:
+        _leave_behind()
+    finally:
+        _let_signals_come()
+
+
+def _leave_behind() -> None:
     global _is_fork  # noqa: PLW0603 - see above
     left_behind = _left_behind.copy()
     _left_behind.clear()

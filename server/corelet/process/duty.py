@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from corelet.base import accesslog, logs
+from corelet.base import accesslog, forks, logs
 from corelet.base.config import Config
 from corelet.base.outcome import Outcome
 from corelet.serving.worker import Worker
@@ -32,6 +32,7 @@ class AccessLog:
         self._writer = logs.LogWriter(file)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        forks.belongs(self._writer.forget)
 
     def __call__(self, outcome: Outcome) -> None:
         """Take one outcome."""
