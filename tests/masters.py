@@ -30,8 +30,8 @@ WORKER = re.compile(r"worker (\d+) \(pid (\d+)\) (.*)")
 class Master(Server):
     """A running master, by default with two workers, an HTTP socket and a fifo.
 
-    With `master=()` there is none, and one process serves. `code` are the folders that corelet comes from; `dev` is Python's development mode, which says more and
-    starts in twice the time.
+    With `master=()` there is none, and one process serves. `code` are the folders that corelet comes from; `dev` is
+    Python's development mode, which says more and starts in twice the time.
     """
 
     def __init__(
