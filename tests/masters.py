@@ -30,8 +30,8 @@ WORKER = re.compile(r"worker (\d+) \(pid (\d+)\) (.*)")
 class Master(Server):
     """A running master, by default with two workers, an HTTP socket and a fifo.
 
-    `code` are the folders that corelet comes from; `dev` is Python's development mode, which says more and
-    starts in twice the time.
+    With `master=()` there is none, and one process serves. `code` are the folders that corelet comes from; `dev` is
+    Python's development mode, which says more and starts in twice the time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Master(Server):
             "unix": ("--uwsgi-socket", self.unix, "--chmod-socket=666"),
         }
         command = [*prefix, sys.executable, *(("-X", "dev", "-W", "ignore::ResourceWarning") if dev else ())]
-        command += ["-m", "corelet", *master, "--master-fifo", "fifo"]
+        command += ["-m", "corelet", *master, *(("--master-fifo", "fifo") if master or "--ini" in arguments else ())]
         command += [word for kind in sockets for word in listening[kind]]
         if not any(word.startswith(("--wsgi-file", "--module", "--ini")) for word in arguments):
             command += ["--wsgi-file", "app.py"]

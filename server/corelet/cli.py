@@ -23,6 +23,7 @@ from functools import partial
 from typing import TextIO
 
 from corelet import __version__
+from corelet.base import leaving
 from corelet.base.argv import configure
 from corelet.base.config import OPTIONS, Config, Resolved
 from corelet.base.errors import ConfigError, LoadError, OperatorError
@@ -69,7 +70,9 @@ again."""
 
 def run() -> None:
     """The console script: run the command line of this process and exit with its code."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    leaving.end(code)
+    sys.exit(code)
 
 
 def main(words: Sequence[str], serve: Serve | None = None) -> int:

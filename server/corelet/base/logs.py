@@ -244,6 +244,10 @@ class LogWriter:
         if self._gathered >= MAX_GATHERED_BYTES:
             self.flush()
 
+    def forget(self) -> None:
+        """Drop what has gathered: somebody else writes it."""
+        self._lines, self._gathered, self._rest = [], 0, b""
+
     def flush(self) -> None:
         """Write what has gathered. Never raises, never waits for whoever reads it."""
         if not self._lines and not self._rest:

@@ -81,6 +81,11 @@ class Scoreboard:
         """Give the descriptor back; the page stays until nobody has it any more."""
         os.close(self.descriptor)
 
+    def leave_behind(self) -> None:
+        """In a process that the application has forked: write where nobody reads."""
+        self._page = mmap.mmap(-1, PAGE_BYTES)
+        self.cells = memoryview(self._page)[:TITLE_OFFSET].cast("d")
+
     # -- written by the worker ------------------------------------------------------------------------------------
 
     def running(self, core: int, title: str, began: float) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from corelet.base.errors import LoadError
+from corelet.base import forks
+from corelet.base.errors import LoadError, StopOrdered
 
 DEFAULT_NAMES = ("application", "app")
 """uWSGI knows the first; Flask's own documentation uses the second."""
@@ -84,20 +85,38 @@ def _run(action: Callable[[], Any], what: str) -> Any:
     """Run the application's own code. What it raises becomes a LoadError with its traceback."""
     try:
         return action()
-    except SystemExit as error:
-        raise LoadError(f"cannot load {what}: it called sys.exit({error.code!r})", _traceback(error)) from error
-    except Exception as error:  # the border around the application: whatever its code raises ends here
-        raise LoadError(f"cannot load {what}: it raised {type(error).__name__}: {error}", _traceback(error)) from error
+    except StopOrdered:
+        raise
+    except BaseException as error:  # the border around the application: whatever its code raises ends here
+        if forks.is_fork():  # it belongs to a process that the application has forked meanwhile, and ends that one
+            forks.leave(error, _begin(error))
+        if isinstance(error, SystemExit):
+            said = f"called sys.exit({error.code!r})"
+        else:
+            said = f"raised {type(error).__name__}: {_text(error)}"
+        raise LoadError(f"cannot load {what}: it {said}", _traceback(error)) from error
 
 
-def _traceback(error: BaseException) -> str:
-    """The traceback as text, without the frames of this file and of the import machinery above the application's."""
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as unspeakable:  # noqa: BLE001 - the application's own __str__
+        return f"(its text cannot be had: {type(unspeakable).__name__} in __str__)"
+
+
+def _begin(error: BaseException) -> TracebackType | None:
+    """Where the application's part of the traceback begins: below this file and the import machinery."""
     start: TracebackType | None = error.__traceback__
     while start is not None and start.tb_frame.f_code.co_filename.startswith(
         ("<frozen importlib", __file__, _IMPORTLIB)
     ):
         start = start.tb_next
-    return "".join(traceback.TracebackException(type(error), error, start).format()).rstrip("\n")
+    return start
+
+
+def _traceback(error: BaseException) -> str:
+    """The application's part of the traceback as text."""
+    return "".join(traceback.TracebackException(type(error), error, _begin(error)).format()).rstrip("\n")
 
 
 _IMPORTLIB = str(Path(importlib.__file__).parent)

@@ -21,6 +21,7 @@ from corelet.api import handlers
 from corelet.api.registry import registry
 from corelet.api.server import Server
 from corelet.api.uwsgi import hooks as application_hooks
+from corelet.base import forks, leaving
 from corelet.base.config import Config
 from corelet.base.errors import LoadError, OperatorError
 from corelet.base.loading import Applications
@@ -74,8 +75,9 @@ class Seat:
 def run(seat: Seat) -> int:
     """Be a worker; return the exit code."""
     signals.take_no_notice(*IGNORED)
-    signals.leave_handlers_behind_in_forks()
     seat.leave_behind()
+    forks.belongs(signals.back_to_default_unless_the_applications)
+    forks.belongs(lambda: forks.let_go((seat.channel.fileno(), *(sock.fileno() for sock in seat.sockets))))
     seat.stacks.offer()
     seat.title.worker(seat.worker)
     try:
@@ -133,6 +135,7 @@ def _serve(seat: Seat) -> int:
     worker.publish()
     if access_log is not None:
         access_log.flush()
+    leaving.grant(worker.mercy_left)
     seat.board.turn_ends()  # what comes, the application's atexit handlers among it, has the mercy and no watchdog
     application_hooks.at_exit()
     return 0

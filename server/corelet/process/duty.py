@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from corelet.base import accesslog, logs
+from corelet.base import accesslog, forks, logs
 from corelet.base.config import Config
 from corelet.base.outcome import Outcome
 from corelet.serving.worker import Worker
@@ -32,6 +32,7 @@ class AccessLog:
         self._writer = logs.LogWriter(file)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        forks.belongs(self._writer.forget)
 
     def __call__(self, outcome: Outcome) -> None:
         """Take one outcome."""
@@ -75,7 +76,8 @@ class Duty:
         self.worker.hurry()
 
     def quit(self) -> None:
-        """Leave the loop now."""
+        """Leave the loop now, and wait for no thread of the application either."""
+        self.worker.hurry()
         self.worker.loop.stop()
 
     async def _end(self, seconds: float, why: str, last: bool) -> None:
@@ -112,6 +114,8 @@ class Duty:
                 self.worker.loop.run_forever()
                 return
             except SystemExit as error:
+                if forks.is_fork():
+                    raise  # the end of a process that the application has forked
                 logger.error("sys.exit(%r) in a coroutine or a callback of the loop ends nothing", error.code)
 
     def _close(self) -> None:

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable
 
 from corelet.api.server import Server
+from corelet.base import forks, leaving
 from corelet.base.config import Config, Resolved
-from corelet.base.errors import OperatorError
+from corelet.base.errors import OperatorError, StopOrdered
 from corelet.base.loading import Applications
 from corelet.process import signals
 from corelet.process.control import Control
@@ -65,16 +66,18 @@ class Master:
         self.control = Control(self)
         self.rounds = Rounds(self)
         self.router = Router(self)
-        if self.config.preload:
-            self._preload()
-        self.signals = SignalPipe()
         self._poll = select.poll()
         self.waiting: dict[int, Callable[[], None]] = {}
-        self.wait_for(self.signals.reader, self._signals_came)
         for fifo in self.fifos:
             self.wait_for(fifo.reader, lambda fifo=fifo: self.control.obey_letters(fifo))  # type: ignore[misc]
         if handed is not None:
             self._adopt(handed)
+        forks.belongs(self._leave_behind)
+        self.ordered = 0  # the signal that told us to end while we loaded the application
+        if self.config.preload:
+            self._preload()
+        self.signals = SignalPipe()
+        self.wait_for(self.signals.reader, self._signals_came)
 
     def _first_fleet(self, handed: Handover | None) -> Fleet:
         config = self.config
@@ -116,11 +119,10 @@ class Master:
 
     def run(self) -> int:
         """Be the master until nobody is left; return the exit code. Raises OperatorError if the start failed."""
-        config = self.config
-        announce(config, self.prepared.sockets, f"master of {self.fleet.wanted} workers, each of ")
-        self.prepared.title.master()
-        self.prepared.hooks.run("master-start")
-        self.daemons.begin(time.monotonic())
+        if self.ordered:
+            self.control.obey("quit" if self.ordered == signal.SIGQUIT else "stop", signal.Signals(self.ordered).name)
+        else:
+            self._begin()
         self.crew.reap()  # those who ended while the program was exchanged sent their signal to nobody
         try:
             while not self._finished():
@@ -130,7 +132,16 @@ class Master:
         if self.failure is not None and self.exit_code:
             raise self.failure
         logger.info("stopped after %d requests", self.crew.served)
+        leaving.grant(self.end_by - time.monotonic())
+        signals.call(leaving.hurry)
         return self.exit_code or 0
+
+    def _begin(self) -> None:
+        config = self.config
+        announce(config, self.prepared.sockets, f"master of {self.fleet.wanted} workers, each of ")
+        self.prepared.title.master()
+        self.prepared.hooks.run("master-start")
+        self.daemons.begin(time.monotonic())
 
     def _turn(self) -> None:
         try:
@@ -147,8 +158,10 @@ class Master:
         try:
             folder = self.prepared.cache_folder.path
             enter(Server(self.config, worker_id=0, master_pid=os.getpid(), cache_folder=folder))
-            with signals.ends_with_an_exception():
+            with signals.let_come():
                 self.applications = load(self.config, self.prepared.hooks)
+        except StopOrdered as order:
+            self.ordered = order.number
         except OperatorError as error:
             if not self.fleet.generation:
                 self._retire_fifos()
@@ -226,6 +239,11 @@ class Master:
     def _clean_up(self) -> None:
         self._retire_fifos()
         self.daemons.kill()
+
+    def _leave_behind(self) -> None:
+        """In a process that a preloaded application has forked: let go of what is the master's."""
+        channels = (child.channel.fileno() for child in self.crew.children.values())
+        forks.let_go((*channels, *(fifo.reader for fifo in self.fifos)))
 
     def _retire_fifos(self) -> None:
         for fifo in self.fifos:

@@ -19,11 +19,11 @@ from corelet import __version__
 from corelet.api import cooperate, uwsgi
 from corelet.api.cache.redis import require_redis
 from corelet.api.server import Server, be
-from corelet.base import logs
+from corelet.base import forks, logs
 from corelet.base.config import Config
 from corelet.base.errors import ConfigError
 from corelet.base.loading import Applications, load_applications
-from corelet.process import privileges
+from corelet.process import privileges, signals
 from corelet.process.attached import AttachedDaemons
 from corelet.process.cache_folder import CacheFolder
 from corelet.process.cron import Crons
@@ -67,6 +67,11 @@ class Prepared:
         """Close the sockets: a new connection is refused from here on."""
         for sock in (*self.sockets, *self.no_longer_wanted):
             sock.retire(self.config.vacuum)
+
+    def leave_behind(self) -> None:
+        """In a process that the application has forked: let go of the sockets, and of handlers for signals."""
+        signals.back_to_default_unless_the_applications()
+        forks.let_go(sock.fileno() for sock in (*self.sockets, *self.no_longer_wanted))
 
     def clean_up(self) -> None:
         """Leave nothing behind."""
@@ -171,7 +176,12 @@ def load(config: Config, hooks: Hooks) -> Applications:
     if config.asyncio_compat:
         compat.install()
     hooks.run("pre-app")
-    applications = load_applications(config)
+    try:
+        applications = load_applications(config)
+    finally:
+        signals.raise_again()
+    if forks.is_fork():
+        forks.leave()
     hooks.run("post-app")
     return applications
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
+
+from corelet.base.errors import StopOrdered
 
 MASTER_SIGNALS = (
     signal.SIGCHLD,
@@ -72,6 +74,8 @@ def held_back(numbers: Collection[int] | None = None) -> Iterator[None]:
 
 def back_to_default() -> None:
     """In a child that was just forked: nothing of the master's handling stays."""
+    global _order  # noqa: PLW0603 - signals are the process's
+    _order = None
     signal.set_wakeup_fd(-1)
     for number in MASTER_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -87,15 +91,11 @@ def take_no_notice(*numbers: int) -> None:
         signal.siginterrupt(number, False)
 
 
-def leave_handlers_behind_in_forks() -> None:
-    """In a worker: what the application forks begins with the default actions, where it has no handler of its own.
+def back_to_default_unless_the_applications() -> None:
+    """What the application forks begins with the default actions, where it has no handler of its own.
 
     It would share the pipe through which asyncio hears of signals: `terminate()` of a child would end the worker.
     """
-    os.register_at_fork(after_in_child=_back_to_default_unless_the_applications)
-
-
-def _back_to_default_unless_the_applications() -> None:
     signal.set_wakeup_fd(-1)
     for number in MASTER_SIGNALS:
         handler = signal.getsignal(number)
@@ -103,15 +103,79 @@ def _back_to_default_unless_the_applications() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+# -- before anybody listens --------------------------------------------------------------------------------------------
+
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+_order: StopOrdered | None = None
+
+
+def end_by_exception() -> None:
+    """A start: until other handlers are installed, signals that order the end raise StopOrdered where we are."""
+    for number in (*ENDING, signal.SIGHUP):
+        signal.signal(number, _ordered)
+
+
+def raise_again() -> None:
+    """Raise StopOrdered if that was done already, and somebody has caught it: an application catches everything."""
+    if _order is not None:
+        raise _order
+
+
+def _ordered(number: int, frame: FrameType | None) -> None:
+    global _order  # noqa: PLW0603 - signals are the process's
+    _order = StopOrdered(number)
+    raise _order
+
+
 @contextlib.contextmanager
-def ends_with_an_exception() -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGQUIT raise KeyboardInterrupt, even if they were held back: while foreign code runs."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+def let_come(numbers: Collection[int] = ENDING) -> Iterator[None]:
+    """These signals come now, even if they were held back: while foreign code runs."""
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+# -- when nobody listens any more --------------------------------------------------------------------------------------
+
+
+def call(then: Callable[[], None]) -> None:
+    """From now on each order to end calls this, between two instructions of whatever runs."""
+    for number in ENDING:
+        signal.signal(number, lambda _number, _frame: then())
+
+
+class Overhearing:
+    """Signals, heard by a thread before the loop hears of them: a loop that is blocked hears nothing.
+
+    The interpreter tells of a signal through one descriptor, which the loop has taken. This one takes its place, and
+    passes on what it reads. Handlers in Python are none here (uvloop's would count what the descriptor says once more).
+    Where the application gives the loop a handler of its own, asyncio takes the descriptor back; the loop still hears
+    of everything.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._further = -1
+
+    def begin(self, numbers: Collection[int]) -> None:
+        """Take the place of the running loop's descriptor, for all signals; these have their handlers already."""
+        for number in numbers:
+            signal.signal(number, _noted)
+            signal.siginterrupt(number, False)
+        further = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if further >= 0:
+            self._further = os.dup(further)  # a loop that is closed later does not leave us a number of somebody else
+
+    def read(self) -> list[int]:
+        """Take what has come, and pass it on."""
+        try:
+            numbers = os.read(self.reader, 65536)
+        except BlockingIOError:
+            return []
+        if self._further >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._further, numbers)
+        return list(numbers)

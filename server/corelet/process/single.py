@@ -3,19 +3,25 @@
 Order matters: sockets are bound first (nothing is loaded for a port that is taken), then the loop is made and set, then
 the application is imported, then connections are accepted. A master puts a fork between the first two.
 
-Nobody watches this process, so a thread of its own looks whether its loop is blocked (watch.py).
+Nobody watches this process, so a thread of its own looks whether its loop is blocked (watch.py), and another ends it if
+it does not end as it was told (clock.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+from typing import NoReturn
 
 from corelet.api.server import Server
 from corelet.api.uwsgi import hooks as application_hooks
+from corelet.base import leaving
 from corelet.base.config import Config
 from corelet.base.scoreboard import Scoreboard
+from corelet.process import signals
+from corelet.process.clock import Clock
 from corelet.process.duty import AccessLog, Duty
 from corelet.process.prepare import Prepared, announce, enter, load
 from corelet.process.ringing import Ringing
@@ -49,6 +55,8 @@ def serve(config: Config, prepared: Prepared) -> int:
     prepared.title.worker(1)
     duty = Duty(worker, prepared.release)
     _obey_signals(duty, prepared.notifier)
+    clock = Clock(config.reload_mercy, lambda: _leave_now(prepared, access_log))
+    loop.call_soon(clock.begin)  # once the loop runs it has the descriptor that this takes the place of (uvloop)
     announce(config, prepared.sockets)  # not before a signal would be answered: who waits for this may send one
     prepared.ready()
     watch = LoopWatch(board, config.blocked_warning)
@@ -62,7 +70,19 @@ def serve(config: Config, prepared: Prepared) -> int:
     if access_log is not None:
         access_log.flush()
     logger.info("stopped after %d requests", worker.requests)
+    leaving.grant(worker.mercy_left)
+    signals.call(leaving.hurry)
     return 0
+
+
+def _leave_now(prepared: Prepared, access_log: AccessLog | None) -> NoReturn:
+    """In the clock's thread: leave nothing behind but the frames that do not end."""
+    try:
+        if access_log is not None:
+            access_log.flush()
+        prepared.clean_up()
+    finally:
+        os._exit(0)
 
 
 def _keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
@@ -74,18 +94,18 @@ def _keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
 
 def _obey_signals(duty: Duty, notifier: Notifier) -> None:
     """The first signal ends in order, the second does not wait, the third, and SIGQUIT, leave at once."""
-    signals = 0
+    orders = 0
     config = duty.worker.config
 
     def stop(number: int) -> None:
-        nonlocal signals
-        if number == signal.SIGHUP and signals:
+        nonlocal orders
+        if number == signal.SIGHUP and orders:
             return  # systemd sends it right behind SIGTERM (SendSIGHUP): that is no second order
-        signals += 1
+        orders += 1
         notifier.stopping()
-        if signals == 1:
+        if orders == 1:
             duty.end(config.reload_mercy, signal.Signals(number).name, last=True)
-        elif signals == 2:
+        elif orders == 2:
             logger.warning("a second signal: not waiting for %d running requests", len(duty.worker.busy_cores()))
             duty.hurry()
         else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from corelet.base import forks
 from corelet.base.config import Config, Resolved
-from corelet.base.errors import LoadError, OperatorError
-from corelet.process import single
+from corelet.base.errors import LoadError, OperatorError, StopOrdered
+from corelet.process import signals, single
 from corelet.process.daemon import Report, detach
 from corelet.process.handover import Handover
 from corelet.process.master import Master
@@ -48,13 +50,18 @@ def serve(config: Config, reconfigure: Reconfigure) -> int:
 
 
 def _have_standard_streams() -> None:
-    """Let 0, 1 and 2 be open, if only to nowhere: the next file would get such a number, and be written into."""
+    """Let 0, 1 and 2 be open, if only to nowhere: the next file would get such a number, and be written into.
+
+    What is printed goes to 1 and 2 themselves, behind which the log may be later (logto).
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-    for name in ("stdout", "stderr"):
+    for descriptor, name in enumerate(("stdout", "stderr"), 1):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the life of the process
+            # For the life of the process; like those that Python would have made.
+            stream = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _in_background(config: Config, reconfigure: Reconfigure, inherited: Sequence[int], report: Report) -> int:
@@ -75,11 +82,21 @@ def _serve(
     on_ready: Callable[[], None],
 ) -> int:
     file = open_log(config, again=handed is not None)
-    prepared = prepare(config, file, handed, inherited)
-    prepared.on_ready = on_ready
+    signals.end_by_exception()
     try:
-        if config.has_master:
-            return Master(prepared, reconfigure, handed).run()
-        return single.serve(config, prepared)
-    finally:
-        prepared.clean_up()
+        prepared = prepare(config, file, handed, inherited)
+        prepared.on_ready = on_ready
+        forks.belongs(prepared.leave_behind)
+        try:
+            if config.has_master:
+                return Master(prepared, reconfigure, handed).run()
+            return single.serve(config, prepared)
+        except BaseException as error:
+            if forks.is_fork():  # what follows is for the process that it was forked from
+                forks.leave(error)
+            raise
+        finally:
+            prepared.clean_up()
+    except StopOrdered as order:
+        logger.info("stopped by %s before anything was served", signal.Signals(order.number).name)
+        return 0

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from corelet.base import forks
 from corelet.base.errors import BodyError, HandshakeRefused, HarakiriError, ResponseError, Unwind, WebsocketClosed
 from corelet.base.outcome import Outcome
 from corelet.base.scoreboard import OTHERS
@@ -96,6 +97,8 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
 
 def _failed(channel: Channel, core: Core, response: Response, error: BaseException) -> None:
     """Decide what an exception becomes. Leaves `response.complete` True when the peer has a whole reply."""
+    if forks.is_fork():  # the application has made this process, and it is to end as any other Python program does
+        forks.leave(error, application_part(error.__traceback__))
     worker = channel.worker
     worker.exceptions += 1
     if isinstance(core.unwinding, HarakiriError) or isinstance(error, HarakiriError):

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from corelet.base import forks
 from corelet.base.errors import NotInCore, Unwind
 from corelet.base.scoreboard import Scoreboard
 from corelet.serving.contexts import enterable
@@ -394,6 +395,8 @@ class Hub:
     def _tidy(self, core: Core) -> None:
         """After a slice: the next core must find the worker's loop set, and none running."""
         if self._thread_loop._loop is not self.loop:  # asyncio.run() in the view has ended
+            if forks.is_fork():  # or see leave_behind
+                forks.leave()
             asyncio.set_event_loop(self.loop)
         if self.hide_loop:
             nested = _get_running_loop()
@@ -445,6 +448,16 @@ class Hub:
             job.suspended(core)
         self._overdue.arm()
 
+    def leave_behind(self) -> None:
+        """In a process that the application has forked: it ends when control comes back from a core, or to the loop.
+
+        To look for that after each slice would cost something. What is looked for anyway is an exchanged loop, so one
+        is found by `_tidy`.
+        """
+        self._thread_loop = _UnknownPolicy(None)
+        if threading.get_ident() == self.thread:
+            self.loop.call_soon(forks.leave)
+
     def busy(self) -> list[Core]:
         """The cores that have a request which somebody waits for, and those that run something beside them."""
         return [core for core in self.all() if core.job is not None and not core.lost]
@@ -463,7 +476,7 @@ def thread_policy() -> Any:
 class _UnknownPolicy:
     """In the place of a policy's thread-local: one that keeps its loop where we do not know is asked in `show` only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
 
 
@@ -483,7 +496,9 @@ class _Beside:
             self._function()
         except Unwind as error:
             logger.warning("%s was unwound: %s", self._title, error)
-        except BaseException:  # the border around the application's handlers, whatever they raise
+        except BaseException as error:  # the border around the application's handlers, whatever they raise
+            if forks.is_fork():
+                forks.leave(error)
             logger.exception("%s failed", self._title)
         if core.scope is not None:
             core.scope.end()

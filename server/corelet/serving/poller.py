@@ -70,6 +70,14 @@ class Poller:
             with contextlib.suppress(OSError):  # closed by somebody else: the kernel has unregistered it
                 self._epoll.unregister(descriptor)
 
+    def fileno(self) -> int:
+        """The epoll."""
+        return self._epoll.fileno()
+
+    def watched(self) -> list[int]:
+        """Every descriptor that is watched."""
+        return list(self._watched)
+
     def close(self) -> None:
         """Leave the loop."""
         self._loop.remove_reader(self._epoll.fileno())

@@ -260,9 +260,10 @@ class UwsgiConnection(Connection):
     def _release_held(self) -> None:
         while self._held:
             try:
-                self._held -= len(os.read(self.fd, self._held))
+                count = len(os.read(self.fd, self._held))
             except OSError:
-                self._held = 0
+                count = 0
+            self._held = self._held - count if count else 0  # the end of file: it is not ours any more (base/forks.py)
 
     def _finish(self) -> None:
         """The reply is complete: close so that nginx sees nothing but its end."""

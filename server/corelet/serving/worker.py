@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from corelet import __version__
+from corelet.base import forks
 from corelet.base.address import Address
 from corelet.base.config import Config
 from corelet.base.errors import ConfigError, HarakiriError
@@ -124,6 +125,7 @@ class Worker:
             config.http_keepalive, lambda connection: connection.expire(), self._arm
         )
         self.lingering = DeadlineQueue[Any](LINGER_SECONDS, lambda connection: connection.close(), self._arm)
+        forks.belongs(self.leave_behind)
 
     # -- the life of a worker -------------------------------------------------------------------------------------
 
@@ -272,6 +274,27 @@ class Worker:
         """A drain that goes on, or is about to, has no longer than this."""
         self._drain_at_most = min(self._drain_at_most, self.loop.time() + seconds)
         self._drain_until = min(self._drain_until, self._drain_at_most)
+
+    @property
+    def mercy_left(self) -> float:
+        """Seconds that are left of those given to `drain`."""
+        return max(0.0, self._drain_until - self.loop.time())
+
+    def leave_behind(self) -> None:
+        """In a process that the application has forked: let go of clients, and of the loop (base/forks.py).
+
+        Nobody keeps a list of all connections. Each has a core, or waits for one, or is watched, or has a deadline.
+        """
+        selector = getattr(self.loop, "_selector", None)
+        loop = selector.fileno() if selector is not None else self.loop._get_backend_id()  # type: ignore[attr-defined]
+        jobs: list[Any] = [core.job for core in self.hub.all()]
+        jobs += [job for job, _since in self.hub.queue]
+        for queue in (self.heads, self.idle_connections, self.lingering):
+            jobs += queue.entries()
+        forks.let_go({*self.poller.watched(), *(getattr(job, "fd", -1) for job in jobs)}, (self.poller.fileno(), loop))
+        self.hub.leave_behind()
+        if self.board is not None:
+            self.board.leave_behind()
 
     def hurry(self) -> None:
         """Do not wait any longer: `drain` unwinds what still runs."""
