@@ -264,6 +264,10 @@ class UwsgiConnection(Connection):
             except OSError:
                 self._held = 0
 
+    def shown(self) -> None:
+        """Take out what was only peeked at: the socket would be readable for ever. A cut is a plain close from here."""
+        self._release_held()
+
     def _finish(self) -> None:
         """The reply is complete: close so that nginx sees nothing but its end."""
         if self._held:
