@@ -104,6 +104,10 @@ class Gates:
             self._waiting.append(Gate(self._listener.accept()[0]))
             self._all.append(self._waiting[-1])
 
+    def fileno(self) -> int:
+        """Readable when somebody has come whom `at` has not met yet."""
+        return self._listener.fileno()
+
     def close(self) -> None:
         """Let everybody go on who still waits."""
         self._listener.close()

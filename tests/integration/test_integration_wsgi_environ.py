@@ -169,7 +169,8 @@ def test_the_server_adds_what_pep_3333_asks_for(place, kind):
     assert others["uwsgi.node"][0] == "bytes"
     assert set(others) == {
         "wsgi.version", "wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once", "wsgi.input_terminated", "wsgi.input",
-        "wsgi.errors", "wsgi.file_wrapper", "uwsgi.core", "uwsgi.version", "uwsgi.node",
+        "wsgi.errors", "wsgi.file_wrapper", "uwsgi.core", "uwsgi.version", "uwsgi.node", "x-wsgiorg.fdevent.readable",
+        "x-wsgiorg.fdevent.writable", "x-wsgiorg.fdevent.timeout",
     }  # fmt: skip
 
 

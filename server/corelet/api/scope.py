@@ -18,9 +18,10 @@ logger = logging.getLogger("corelet.api")
 class Scope:
     """One request's share of the API."""
 
-    __slots__ = ("at_end", "parts")
+    __slots__ = ("access_log", "at_end", "parts")
 
     def __init__(self) -> None:
+        self.access_log: Any = None  # where this request's line goes although the log is off
         self.at_end: list[Callable[[], object]] = []
         self.parts: dict[str, Any] = {}
 

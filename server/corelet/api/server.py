@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from corelet.base.config import Config
 from corelet.base.errors import CoreletError
+from corelet.base.roster import Roster
 from corelet.serving.worker import Worker
 
 
@@ -41,6 +42,8 @@ class Server:
     is_a_reload: bool = False
     worker: Worker | None = None
     cache_folder: str | None = None  # where the caches of this machine are; made by the master
+    roster: Roster | None = None  # None: there is no master
+    locks: int = -1  # descriptor of the file that locks are held in (process/locks.py)
     started_on: float = field(default_factory=time.time)
 
     def serving(self) -> Worker:

@@ -22,6 +22,9 @@ from collections.abc import Callable
 
 from corelet.base.outcome import Outcome
 
+LOG_VARIABLES = "corelet.log_variables"
+"""Key of the environ: a dict of what the application has set for its access line (uwsgi.set_logvar)."""
+
 LineMaker = Callable[[Outcome], str]
 Getter = Callable[[Outcome], str]
 
@@ -38,8 +41,8 @@ def compile_format(format: str | None, x_forwarded_for: bool = False) -> LineMak
     """A function that makes one line, without its newline, of one Outcome. None asks for uWSGI's default line.
 
     With `x_forwarded_for` (the option log-x-forwarded-for) the address shown is the X-Forwarded-For that came, if one
-    did. The pid is taken now: compile in the process that serves. Unknown variables print "-", as in uWSGI, and are
-    named once in the log.
+    did. The pid is taken now: compile in the process that serves. Unknown variables are those that the application
+    sets (uwsgi.set_logvar), and print "-" where it did not, as in uWSGI; they are named once in the log.
     """
     address = _forwarded_or_peer if x_forwarded_for else _peer
     return _default_line(address) if format is None else _compile(format, address)
@@ -115,8 +118,10 @@ def _compile(format: str, address: Getter) -> LineMaker:
     names = pieces[1::2]
     unknown = sorted({name for name in names if _getter(name, address) is None})
     if unknown:
-        log.warning("log-format: no variable is named %s; shown as -", ", ".join(unknown))
-    getters = [_getter(name, address) or _nothing for name in names]
+        log.warning(
+            "log-format: no variable is named %s; shown as - unless uwsgi.set_logvar sets it", ", ".join(unknown)
+        )
+    getters = [_getter(name, address) or _set_by_application(name) for name in names]
     template = "%s".join(literal.replace("%", "%%") for literal in literals)
 
     def make(outcome: Outcome) -> str:
@@ -134,8 +139,12 @@ def _shown(value: str) -> str:
     return value.translate(_QUOTABLE)
 
 
-def _nothing(outcome: Outcome) -> str:
-    return "-"
+def _set_by_application(name: str) -> Getter:
+    def get(outcome: Outcome) -> str:
+        variables = outcome.environ.get(LOG_VARIABLES)
+        return "-" if variables is None else variables.get(name, "-")
+
+    return get
 
 
 def _getter(name: str, address: Getter) -> Getter | None:

@@ -37,6 +37,7 @@ def configure(words: Sequence[str], *, folder: str = "", environ: Mapping[str, s
     mentions, problems = read(words)
     everything: list[Mention] = []
     notes: list[str] = []
+    own: list[tuple[str, str | None]] = []
     for mention in mentions:
         everything.append(mention)
         if mention.option.field != "ini" or not mention.text:
@@ -49,8 +50,10 @@ def configure(words: Sequence[str], *, folder: str = "", environ: Mapping[str, s
         everything += found.mentions
         problems += found.problems
         notes += found.notes
+        own += found.own
     resolved = resolve(everything, problems)
-    return dataclasses.replace(resolved, notes=(*notes, *resolved.notes))
+    config = dataclasses.replace(resolved.config, written=(*resolved.config.written, *own))
+    return dataclasses.replace(resolved, config=config, notes=(*notes, *resolved.notes))
 
 
 def read(words: Sequence[str], table: Iterable[Option] = OPTIONS) -> tuple[list[Mention], list[str]]:

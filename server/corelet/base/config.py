@@ -11,7 +11,7 @@ collects *every* mistake before it complains, and keeps where each value came fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from corelet.base import address
@@ -56,6 +56,10 @@ class Config(
     SocketOptions,
 ):
     """Every option with its value. A Config made by hand has the defaults for whatever is not given."""
+
+    written: tuple[tuple[str, str | None], ...] = field(default=(), compare=False, repr=False)
+    """What was written, in its order: the name of an option, or a key of one's own in a file, and its text (None:
+    none). Applications read it (`uwsgi.opt`); the server does not."""
 
     @property
     def cores(self) -> int:
@@ -128,6 +132,12 @@ class Mention:
     text: str | None
     origin: str
 
+    @property
+    def name(self) -> str:
+        """The option's name as it was written there, or its first name where a letter or a beginning of it was."""
+        name = self.origin.rpartition(" ")[2].lstrip("-").replace("_", "-")
+        return name if name in self.option.names else self.option.name
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -148,7 +158,8 @@ def resolve(mentions: Iterable[Mention], problems: Iterable[str] = ()) -> Resolv
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     notes: list[str] = []
-    for mention in mentions:
+    everything = list(mentions)
+    for mention in everything:
         row = mention.option
         try:
             value = row.parse(mention.text)
@@ -160,7 +171,7 @@ def resolve(mentions: Iterable[Mention], problems: Iterable[str] = ()) -> Resolv
         if row.field == "asyncio":
             _raise_socket_timeout(values, origins, notes)
     found += _adjust(values, origins, notes)
-    config = Config(**values)
+    config = Config(**values, written=tuple((mention.name, mention.text) for mention in everything))
     found += _address_problems(config)
     found += _cache_problems(config, notes)
     if unknown := config.cooperating - set(COOPERATIVE):

@@ -47,6 +47,7 @@ class IniText(NamedTuple):
     mentions: list[Mention]
     problems: list[str]
     notes: list[str]
+    own: list[tuple[str, str | None]]  # keys of its own, which are no options
 
 
 class _Line(NamedTuple):
@@ -95,7 +96,7 @@ def read_ini(
     """The options that the text of a file mentions, and all its mistakes; `name` is what messages call the file."""
     reader = _Reader(name, table, environ)
     reader.run(text, section)
-    return IniText(reader.mentions, reader.problems, reader.notes)
+    return IniText(reader.mentions, reader.problems, reader.notes, reader.own)
 
 
 class _Reader:
@@ -109,6 +110,7 @@ class _Reader:
         self.mentions: list[Mention] = []
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.own: list[tuple[str, str | None]] = []
 
     def run(self, text: str, section: str) -> None:
         lines = text.split("\n")  # not splitlines(): it knows ten more ends of a line, and would count them
@@ -165,6 +167,8 @@ class _Reader:
         self.values.setdefault(line.key, "true" if line.value is None else text)
         if row is not None and not problems and not refusal:
             self.mentions.append(Mention(row, text or None, f"{where}: {line.key}"))
+        elif row is None and not refusal:
+            self.own.append((line.key, None if line.value is None else text))
 
     def _refusal(self, key: str, row: Option | None, *, is_used: bool) -> str:
         """Why a key cannot stand here, or ''."""

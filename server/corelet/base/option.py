@@ -168,6 +168,8 @@ def options_of(owner: type[Any]) -> tuple[Option, ...]:
     """
     rows = []
     for field in dataclasses.fields(owner):
+        if _METADATA_KEY not in field.metadata:
+            continue  # not an option
         row: Option = field.metadata[_METADATA_KEY]
         group = next(c for c in reversed(owner.__mro__) if field.name in getattr(c, "__dataclass_fields__", {}))
         rows.append(

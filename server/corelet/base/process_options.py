@@ -117,6 +117,15 @@ class ProcessOptions:
         accepted="workers are made by os.fork(), which calls them",
     )
 
+    # 0 to N are to be had, as in uWSGI: it always has lock 0.
+    locks: int = option(
+        kind=Kind.INTEGER,
+        default=0,
+        maximum=10_000,
+        metavar="N",
+        help="give uwsgi.lock() the numbers 1 to N beside 0",
+    )
+
     strict: bool = option(
         kind=Kind.FLAG, default=True, help="refuse unknown options", accepted="an unknown option is always an error"
     )

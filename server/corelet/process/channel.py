@@ -3,7 +3,8 @@
     master -> worker   drain SECONDS, stop SECONDS (nobody accepts any more), hurry, quit, pause, resume,
                        reopen (with the descriptor of the new log), signal NUMBER
     worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, stubborn WHY, changed PATH,
-                       registers JSON (api/registry.py), raise NUMBER, awaits NUMBER, awaits-not NUMBER
+                       registers JSON (api/registry.py), raise NUMBER, awaits NUMBER, awaits-not NUMBER,
+                       reload, stop (the application wants it)
 
 Packets keep their borders, so there is nothing to parse. Neither side ever waits for the other: what a full socket
 does not take is dropped, and the master has its clock and SIGKILL for those who do not listen. The end of the line is

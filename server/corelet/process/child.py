@@ -26,13 +26,14 @@ from corelet.base.config import Config
 from corelet.base.errors import LoadError, OperatorError
 from corelet.base.loading import Applications
 from corelet.base.logs import LogFile
+from corelet.base.roster import Roster
 from corelet.base.scoreboard import Scoreboard
 from corelet.process import autoreload, privileges, signals
 from corelet.process.channel import Channel
 from corelet.process.duty import AccessLog, Duty
 from corelet.process.hooks import Hooks
 from corelet.process.listening import ListeningSocket
-from corelet.process.prepare import enter, load
+from corelet.process.prepare import begin, enter, load
 from corelet.process.recycling import requests_at_most
 from corelet.process.stacks import Stacks
 from corelet.process.title import ProcessTitle
@@ -64,6 +65,8 @@ class Seat:
     cache_folder: str | None
     paused: bool
     is_a_reload: bool
+    roster: Roster
+    locks: int
     leave_behind: Callable[[], None]
 
     def release(self) -> None:
@@ -96,27 +99,23 @@ def _serve(seat: Seat) -> int:
     seat.hooks.run("post-fork")
     loop = make_loop(config, MarkingSelector(seat.board.cells))
     server = Server(
-        config,
-        seat.worker,
-        os.getppid(),
-        loop,
-        seat.channel.send,
-        is_a_reload=seat.is_a_reload,
-        cache_folder=seat.cache_folder,
-    )
+        config, seat.worker, os.getppid(), loop, seat.channel.send,
+        is_a_reload=seat.is_a_reload, cache_folder=seat.cache_folder, roster=seat.roster, locks=seat.locks,
+    )  # fmt: skip
     enter(server)
     applications = seat.applications or load(config, seat.hooks)
-    access_log = None if config.disable_logging else AccessLog(config, seat.file, loop)
+    access_log = AccessLog(config, seat.file, loop)
     worker = Worker(
         config,
         loop,
         worker_id=seat.worker,
-        access_log=access_log,
+        access_log=None if config.disable_logging else access_log,
+        log_anyway=access_log,
         board=seat.board,
         siblings=seat.siblings,
         report=seat.channel.send,
     )
-    server.worker = worker
+    begin(server, worker)
     worker.paused = seat.paused
     worker.requests_at_most = requests_at_most(config, seat.worker)
     duty = Duty(worker, seat.release, quiet=True)
@@ -133,8 +132,7 @@ def _serve(seat: Seat) -> int:
         autoreload.watch(loop, config.py_autoreload, lambda path: _changed(duty, seat, path))
     duty.run(END_SIGNALS)
     worker.publish()
-    if access_log is not None:
-        access_log.flush()
+    access_log.flush()
     leaving.grant(worker.mercy_left)
     seat.board.turn_ends()  # what comes, the application's atexit handlers among it, has the mercy and no watchdog
     application_hooks.at_exit()

@@ -252,6 +252,7 @@ class Control:
                 "paused": master.paused,
                 "caches": master.prepared.cache_folder.handover(),
                 "fifos": [fifo.path for fifo in master.fifos if fifo.made],
+                "locks": master.crew.survive_exec(True),
             },
         )
 
@@ -262,6 +263,7 @@ class Control:
         for child in self.master.crew.children.values():
             child.survive_exec(False)
         self.master.prepared.cache_folder.keep()
+        self.master.crew.survive_exec(False)
 
     def _become_new_program(self) -> None:
         left = self._left()

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from corelet.base.errors import LoadError
+from corelet.base.roster import Roster
 from corelet.base.scoreboard import REQUESTS, Scoreboard
 from corelet.process import child, forking
 from corelet.process.channel import Channel, pair
 from corelet.process.fleet import Fleet, Member
 from corelet.process.handover import HandedWorker
 from corelet.process.life import State
+from corelet.process.locks import lock_file
 from corelet.process.plan import Retire
 from corelet.process.report import name_of
 from corelet.process.stacks import Stacks
@@ -93,11 +95,15 @@ class Child:
 class Crew:
     """All worker processes that have not been waited for yet, by their ids."""
 
-    def __init__(self, master: Master, served: int) -> None:
+    def __init__(self, master: Master, served: int, locks: int | None = None) -> None:
+        """`locks` is the descriptor of the locks' file that the program before has left."""
         self.master = master
         self.children: dict[int, Child] = {}
         self.siblings = Siblings()
         self.served = served  # requests of workers that have ended
+        self.roster = Roster()
+        self.locks = lock_file() if locks is None else locks
+        self.survive_exec(False)
 
     def watch(self, pid: int, new: Child) -> None:
         self.children[pid] = new
@@ -119,6 +125,7 @@ class Crew:
         if word == "ready" and member.state is State.STARTING:
             logger.info("%s is ready", name_of(member))
             self.children[member.pid].begin_to_judge(now)
+            self.roster.seated(member.worker, member.pid, time.time())
             self.master.change(self.master.fleet.ready(member.pid, now))
             self.master.router.worker_came()
         elif word == "failed":
@@ -137,6 +144,8 @@ class Crew:
             self.master.control.obey("reload", f"py-autoreload {text}")
         elif word in ("registers", "raise", "awaits", "awaits-not"):
             self.master.router.told_by(member, word, text)
+        elif word in ("reload", "stop") and not self.master.fleet.stopping:
+            self.master.control.obey(word, f"uwsgi.{word}() in {name_of(member)}")
 
     def recycle(self, member: Member, why: str, at_once: bool = False) -> None:
         """Replace a worker, as soon as it is old enough, by one that is ready first."""
@@ -216,6 +225,7 @@ class Crew:
         member = self.master.fleet.member(pid)
         if member is None:
             return
+        self.roster.left(member.worker, pid)
         fleet = self.master.fleet.reaped(pid, time.monotonic())
         how = _how(status)
         if member.state is State.DRAINING and status == 0:
@@ -249,6 +259,8 @@ class Crew:
             self._not_started(worker, error, now)
         else:
             self.watch(pid, new)
+            if self.roster.is_empty(worker):
+                self.roster.seated(worker, pid, time.time())
             self.master.change(self.master.fleet.started(worker, pid, now))
         finally:
             theirs.close()
@@ -267,7 +279,7 @@ class Crew:
             applications=master.applications,
             cache_folder=prepared.cache_folder.provide_or_say(master.config),
             paused=master.paused, is_a_reload=master.fleet.goal > 1,
-            leave_behind=leave_behind,
+            roster=self.roster, locks=self.locks, leave_behind=leave_behind,
         )  # fmt: skip
 
     def _leave_behind(self, ours: Channel) -> None:
@@ -313,6 +325,11 @@ class Crew:
         """Say a word to every worker."""
         for each in self.children.values():
             each.channel.send(word)
+
+    def survive_exec(self, survives: bool) -> int:
+        """Let the locks' file survive an exec, or not; returns its descriptor."""
+        os.set_inheritable(self.locks, survives)
+        return self.locks
 
     def handed_workers(self) -> tuple[HandedWorker, ...]:
         """Our workers, for the program that we are about to become; their channels survive the exec."""

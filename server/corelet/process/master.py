@@ -52,7 +52,9 @@ class Master:
         self.config: Config = prepared.config
         self.born = time.monotonic()
         self.fleet = self._first_fleet(handed)
-        self.crew = Crew(self, handed.requests if handed is not None else 0)
+        self.crew = Crew(
+            self, handed.requests if handed is not None else 0, handed.rest.get("locks") if handed is not None else None
+        )
         self.applications: Applications | None = None
         self.failure: WorkerFailed | None = None
         self.is_ready = False
@@ -156,8 +158,8 @@ class Master:
     def _preload(self) -> None:
         """Load the application here. Its code may hang, or take the signals: so before ours are installed."""
         try:
-            folder = self.prepared.cache_folder.path
-            enter(Server(self.config, worker_id=0, master_pid=os.getpid(), cache_folder=folder))
+            crew, folder = self.crew, self.prepared.cache_folder.path
+            enter(Server(self.config, 0, os.getpid(), cache_folder=folder, roster=crew.roster, locks=crew.locks))
             with signals.let_come():
                 self.applications = load(self.config, self.prepared.hooks)
         except StopOrdered as order:

@@ -37,6 +37,7 @@ from corelet.process.systemd import Notifier
 from corelet.process.title import ProcessTitle
 from corelet.process.touch import TouchFiles
 from corelet.serving import compat, local
+from corelet.serving.worker import Worker
 
 logger = logging.getLogger("corelet")
 
@@ -169,6 +170,12 @@ def enter(server: Server) -> None:
     be(server)
     uwsgi.install(server)
     cooperate.install(server.config.cooperating)
+
+
+def begin(server: Server, worker: Worker) -> None:
+    """The application is loaded and its worker made: what the API has to do with a worker is done now."""
+    server.worker = worker
+    uwsgi.serve(worker)
 
 
 def load(config: Config, hooks: Hooks) -> Applications:

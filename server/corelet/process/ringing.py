@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 from corelet.api import handlers
@@ -25,6 +26,7 @@ class Ringing:
         self.loop = loop
         self.agenda = Agenda()
         self.worker: Worker | None = None
+        self.on_stop: Callable[[], None] | None = None  # the application wants the process to end
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
 
@@ -44,6 +46,8 @@ class Ringing:
             self._register(text, again=True)
         elif word == "raise":
             self._raise(int(text))
+        elif word == "stop" and self.on_stop is not None:
+            self.on_stop()
 
     def _register(self, text: str, again: bool) -> None:
         self.agenda.register(entries_of(text), time.monotonic(), again)

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from corelet.base.errors import OperatorError
-from corelet.base.scoreboard import IN_USE, OTHERS, REQUESTS, SINCE, Glimpse
+from corelet.base.scoreboard import EXCEPTIONS, HARAKIRIS, IN_USE, OTHERS, REQUESTS, SINCE, Glimpse
 from corelet.process import commands, recycling, sizing
 from corelet.process.fleet import Member
 from corelet.process.life import State
@@ -87,6 +87,10 @@ class Rounds:
             if child is not None and child.board is not None:
                 cells = child.board.cells
                 cells[OTHERS] = total - cells[REQUESTS]
+                master.crew.roster.counts(
+                    member.worker, member.pid, cells[REQUESTS], cells[EXCEPTIONS], cells[HARAKIRIS], cells[IN_USE],
+                    child.board.busy_seconds(now),
+                )  # fmt: skip
                 working = working or cells[SINCE] != 0.0
                 if cells[SINCE] and not child.stopped:
                     self._watch(member, child, now)

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import NoReturn
 
 from corelet.api.server import Server
@@ -23,7 +24,8 @@ from corelet.base.scoreboard import Scoreboard
 from corelet.process import signals
 from corelet.process.clock import Clock
 from corelet.process.duty import AccessLog, Duty
-from corelet.process.prepare import Prepared, announce, enter, load
+from corelet.process.locks import lock_file
+from corelet.process.prepare import Prepared, announce, begin, enter, load
 from corelet.process.ringing import Ringing
 from corelet.process.systemd import Notifier
 from corelet.process.watch import LoopWatch
@@ -42,11 +44,13 @@ def serve(config: Config, prepared: Prepared) -> int:
     loop = make_loop(config, MarkingSelector(board.cells))
     prepared.hooks.run("post-fork")
     ringing = Ringing(loop)
-    server = Server(config, worker_id=1, loop=loop, tell=ringing.tell, cache_folder=prepared.cache_folder.path)
+    folder = prepared.cache_folder.path
+    server = Server(config, worker_id=1, loop=loop, tell=ringing.tell, cache_folder=folder, locks=lock_file())
     enter(server)
     applications = load(config, prepared.hooks)
-    access_log = None if config.disable_logging else AccessLog(config, prepared.file, loop)
-    worker = server.worker = Worker(config, loop, access_log=access_log)
+    access_log = AccessLog(config, prepared.file, loop)
+    worker = Worker(config, loop, access_log=None if config.disable_logging else access_log, log_anyway=access_log)
+    begin(server, worker)
     application_hooks.post_fork()
     worker.after_request = application_hooks.after_request()
     worker.serve(applications, [(sock, sock.address) for sock in prepared.sockets])
@@ -54,7 +58,7 @@ def serve(config: Config, prepared: Prepared) -> int:
     ringing.begin(worker)
     prepared.title.worker(1)
     duty = Duty(worker, prepared.release)
-    _obey_signals(duty, prepared.notifier)
+    ringing.on_stop = _obey_signals(duty, prepared.notifier)
     clock = Clock(config.reload_mercy, lambda: _leave_now(prepared, access_log))
     loop.call_soon(clock.begin)  # once the loop runs it has the descriptor that this takes the place of (uvloop)
     announce(config, prepared.sockets)  # not before a signal would be answered: who waits for this may send one
@@ -67,19 +71,17 @@ def serve(config: Config, prepared: Prepared) -> int:
     finally:
         watch.stop()
     application_hooks.at_exit()
-    if access_log is not None:
-        access_log.flush()
+    access_log.flush()
     logger.info("stopped after %d requests", worker.requests)
     leaving.grant(worker.mercy_left)
     signals.call(leaving.hurry)
     return 0
 
 
-def _leave_now(prepared: Prepared, access_log: AccessLog | None) -> NoReturn:
+def _leave_now(prepared: Prepared, access_log: AccessLog) -> NoReturn:
     """In the clock's thread: leave nothing behind but the frames that do not end."""
     try:
-        if access_log is not None:
-            access_log.flush()
+        access_log.flush()
         prepared.clean_up()
     finally:
         os._exit(0)
@@ -92,8 +94,11 @@ def _keep_alive(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_later(notifier.watchdog_seconds, _keep_alive, notifier, loop)
 
 
-def _obey_signals(duty: Duty, notifier: Notifier) -> None:
-    """The first signal ends in order, the second does not wait, the third, and SIGQUIT, leave at once."""
+def _obey_signals(duty: Duty, notifier: Notifier) -> Callable[[], None]:
+    """The first signal ends in order, the second does not wait, the third, and SIGQUIT, leave at once.
+
+    Returns what the application's own wish to stop does.
+    """
     orders = 0
     config = duty.worker.config
 
@@ -114,3 +119,9 @@ def _obey_signals(duty: Duty, notifier: Notifier) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         duty.worker.loop.add_signal_handler(number, stop, number)
     duty.worker.loop.add_signal_handler(signal.SIGQUIT, duty.quit)
+
+    def end() -> None:
+        if not duty.ending:  # asked for twice, it is no order to hurry
+            stop(signal.SIGTERM)
+
+    return end

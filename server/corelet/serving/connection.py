@@ -67,6 +67,8 @@ class Connection(ABC):
     read_errors = 0
     write_errors = 0
     partial = False  # a buffer of the reply has gone out in part
+    impatient = False  # a read of the body that would have to wait raises BlockingIOError instead
+    disconnected = False  # the application has closed it; the request goes on
 
     taken: Any = None  # whoever has taken the connection over (websocket.py): events are theirs
 
@@ -211,6 +213,8 @@ class Connection(ABC):
         )
 
     def _wait_readable(self) -> None:
+        if self.impatient:
+            raise BlockingIOError
         core = self._my_core()
         hub = self.worker.hub
         seconds = self.timeout()
@@ -381,10 +385,23 @@ class Connection(ABC):
             self.lingering -= count
         self.close()
 
+    def shown(self) -> None:  # noqa: B027 - nothing of the request is left in most sockets
+        """In the core: the application may wait for the descriptor now; nothing of the request may be left in it."""
+
+    def disconnect(self) -> None:
+        """In the core: close towards the peer now, in order. The request goes on; nobody hears what it still says."""
+        self.disconnected = True
+        self.last_reply()
+        if self.core is not None and self.taken is None:
+            self.worker.poller.forget(self.fd)
+            self.core.watched = True  # that the peer is gone is no reason to unwind the core any more
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
     def cut(self) -> None:
         """End a reply that is not complete so that the peer can tell: a plain close is a complete reply to nginx."""
         if not self.closed:
-            if self.family != socket.AF_UNIX:
+            if self.family != socket.AF_UNIX and not self.disconnected:
                 # An application may have closed a descriptor that is not its own: there is nothing left to reset.
                 with contextlib.suppress(OSError):
                     self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -93,6 +93,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         "stubborn_at",
         "switches",
         "unwinding",
+        "user_harakiri",
         "waiting",
         "watched",
     )
@@ -115,6 +116,7 @@ class Core(greenlet.greenlet):  # type: ignore[misc]  # greenlet has no types
         self.deadline = NEVER
         self.harakiri_at = NEVER
         self.stubborn_at = NEVER
+        self.user_harakiri = 0.0  # seconds that the request itself has asked for
         self.lost = False  # the application has caught its unwinding: nobody waits for this request any more
         self.current: dict[str, Any] | None = None  # the environ of the request that runs
         self.response: Any = None  # of the request that runs

@@ -72,8 +72,10 @@ def exchange(channel: Channel, core: Core, environ: dict[str, Any], body: Input,
         _failed(channel, core, response, error)
     if worker.after_request is not None:
         worker.after_request()
-    if core.scope is not None:
-        core.scope.end()  # the descriptor is still open: what the application has registered for it is taken out
+    scope = core.scope
+    if scope is not None:
+        scope.end()  # the descriptor is still open: what the application has registered for it is taken out
+        log = log or scope.access_log
         core.scope = None
     core.current = core.response = None
     response.detach()

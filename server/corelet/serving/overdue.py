@@ -56,16 +56,17 @@ class Overdue:
         if core.harakiri_at <= now:
             core.harakiri_at = NEVER
             core.stubborn_at = now + hub.stubborn_seconds
-            error = HarakiriError(f"the request took longer than harakiri = {hub.harakiri_seconds:g} s")
-            hub.unwind(core, error, f"harakiri after {hub.harakiri_seconds:g} s; unwound")
+            seconds = core.user_harakiri or hub.harakiri_seconds
+            error = HarakiriError(f"the request took longer than harakiri = {seconds:g} s")
+            hub.unwind(core, error, f"harakiri after {seconds:g} s; unwound")
         elif core.gone_at <= now:
             core.gone_at = NEVER
             error = ClientDisconnected("the client closed its side of the connection")
             hub.unwind(core, error, "the client closed its side long ago (http-timeout); unwound")
         elif core.late is None:
-            seconds = f"{hub.suspend_seconds:g} s"
-            error = HarakiriError(f"nobody resumed this core for suspend-timeout = {seconds}; was its wake-up lost?")
-            hub.unwind(core, error, f"nobody resumed it for {seconds} (suspend-timeout); unwound")
+            allowed = f"{hub.suspend_seconds:g} s"
+            error = HarakiriError(f"nobody resumed this core for suspend-timeout = {allowed}; was its wake-up lost?")
+            hub.unwind(core, error, f"nobody resumed it for {allowed} (suspend-timeout); unwound")
         elif isinstance(core.late, Unwind):
             hub.unwind(core, core.late, str(core.late))
         else:

@@ -265,6 +265,10 @@ class UwsgiConnection(Connection):
                 count = 0
             self._held = self._held - count if count else 0  # the end of file: it is not ours any more (base/forks.py)
 
+    def shown(self) -> None:
+        """Take out what was only peeked at: the socket would be readable for ever. A cut is a plain close from here."""
+        self._release_held()
+
     def _finish(self) -> None:
         """The reply is complete: close so that nginx sees nothing but its end."""
         if self._held:

@@ -59,6 +59,7 @@ class Worker:
         *,
         worker_id: int = 1,
         access_log: Callable[[Outcome], None] | None = None,
+        log_anyway: Callable[[Outcome], None] | None = None,
         board: Scoreboard | None = None,
         siblings: Siblings | None = None,
         report: Callable[[str, str], object] | None = None,
@@ -68,6 +69,7 @@ class Worker:
         self.loop = loop
         self.worker_id = worker_id
         self.access_log = access_log
+        self.log_anyway = log_anyway or access_log  # for requests that ask for a line where access_log is None
         self.board = board
         self.siblings = siblings
         self.report = report

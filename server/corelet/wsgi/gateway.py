@@ -59,4 +59,6 @@ def _send_iterable(result: Any, response: Response) -> None:
     for chunk in result:
         if not response.chunk(chunk):
             break
+        if response.between_chunks is not None:
+            response.between_chunks()
     response.end()

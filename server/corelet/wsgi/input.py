@@ -60,6 +60,12 @@ class Input:
             missing -= len(piece)
         return b"".join(pieces)
 
+    def read1(self, size: int = PIECE_BYTES, /) -> bytes:
+        """Return what is here, or what comes next: 1..size bytes, b"" at the body's end."""
+        if self._position < len(self._buffer):
+            return self._take(min(size, len(self._buffer) - self._position))
+        return self._receive(min(size, PIECE_BYTES))
+
     def readline(self, size: int | None = -1, /) -> bytes:
         """Return one line with its newline; at most `size` bytes of it when size is given and not negative."""
         limit = -1 if size is None or size < 0 else size

@@ -10,7 +10,7 @@ On the hot way a list of one chunk costs one look-up for each header, one encode
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from corelet.base.errors import ResponseError
@@ -80,6 +80,7 @@ class Response:
     said_close = False
     said_date = False
     said_server = False
+    between_chunks: Callable[[], None] | None = None  # called after each chunk of an iterable; set for one request
 
     def __init__(self, writer: Writer, head_only: bool = False) -> None:
         self._writer = writer
@@ -89,6 +90,11 @@ class Response:
     def header_count(self) -> int:
         """Header lines that the application gave and that were sent."""
         return len(self._lines) - 1 if self._lines else 0
+
+    @property
+    def started(self) -> bool:
+        """Whether start_response was called."""
+        return self._lines is not None
 
     # -- what the application calls -------------------------------------------------------------------------------
 
@@ -155,7 +161,9 @@ class Response:
             hint = "; encode it, for example with .encode()" if isinstance(data, str) else ""
             raise ResponseError(f"the application's iterable is to give bytes, a {type(data).__name__} came{hint}")
         if self.complete:
-            raise ResponseError("write() was called after the reply was complete")
+            if data:
+                raise ResponseError("write() was called after the reply was complete")
+            return False  # it was sent as a file by the application itself
         if data:
             self._send(data)
         return not (self.bodyless and self.head_sent) and not self.surplus
@@ -179,6 +187,8 @@ class Response:
 
     def end(self) -> None:
         """The iterable is exhausted. Raises ResponseError when the promised length was not reached."""
+        if self.complete:
+            return
         if not self.head_sent:
             self._writer.send_last(self._open(0))
         elif self.chunked and not self.bodyless:

@@ -11,8 +11,8 @@ from typing import Any
 
 from corelet.api.scope import scope_of
 from corelet.api.server import Server
-from corelet.base.errors import NotInCore, WebsocketClosed
-from corelet.serving.cores import Core, current_core
+from corelet.api.uwsgi.context import core_of
+from corelet.base.errors import WebsocketClosed
 from corelet.serving.websocket import UNHEARD, UNSENT, Websocket
 from corelet.wire.websocket import ABNORMAL, accept
 
@@ -36,7 +36,7 @@ def websocket_handshake(key: str | bytes = "", origin: str | bytes = "", proto: 
 
     Raises HandshakeRefused (an OSError) for a request that cannot become one; not caught, it is a 400, 405 or 426.
     """
-    core = _own_core("websocket_handshake")
+    core = core_of("websocket_handshake")
     scope = scope_of(core)
     if PART in scope.parts:
         raise WebsocketClosed("unable to complete websocket handshake: it has been made already", ABNORMAL)
@@ -71,18 +71,11 @@ def websocket_send_binary(message: bytes, request_context: Any = None) -> None:
 
 
 def _websocket(context: Any, failure: str) -> Websocket:
-    core = _own_core("websocket functions") if context is None else context.core
+    core = core_of("websocket_recv", context)
     found: Websocket | None = core.scope.parts.get(PART) if core.scope is not None else None
     if found is None:
         raise WebsocketClosed(f"{failure}: call uwsgi.websocket_handshake() first", ABNORMAL)
     return found
-
-
-def _own_core(what: str) -> Core:
-    core = current_core()
-    if core is None or core.current is None or not core.is_current():
-        raise NotInCore(f"uwsgi.{what}: call it in the view's own greenlet, or give it uwsgi.request_context()")
-    return core
 
 
 def _text(value: str | bytes | None) -> str:
