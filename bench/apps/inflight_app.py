@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 import greenlet
 
 from bench.apps.upstream import PORT_VARIABLE, REPLY, request_for
+from corelet import await_  # it can be imported anywhere, and works under corelet
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -91,8 +92,6 @@ def switched(awaitable: Awaitable[T]) -> T:
 
 def by_await(request: bytes) -> bytes:
     """With corelet's bridge."""
-    from corelet import await_  # noqa: PLC0415 - the other servers have none
-
     return await_(asked(request))
 
 
