@@ -55,6 +55,44 @@ class Suspended:
 
 
 @dataclass(frozen=True)
+class InFlightSlice:
+    """One slice of bench/inflight.py: one server, one round."""
+
+    round: int
+    requests_per_second: float
+    cpu_us: float  # of the server's process tree, for each request
+    p50_ms: float
+    p99_ms: float
+    failed: int  # requests that were answered wrongly, or not in time
+    others_share: float  # as in Sample; the upstream and nginx have a part in it
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """What bench/inflight.py saw of one server."""
+
+    contestant: str
+    connections: int
+    wait_ms: int
+    slices: tuple[InFlightSlice, ...]
+    memory: Suspended | None  # None: it was not measured
+
+    @property
+    def allowed_per_second(self) -> float:
+        """What the waiting alone allows."""
+        return self.connections * 1000 / self.wait_ms
+
+    def median_of(self, figure: str) -> float:
+        """The median of a figure over the rounds."""
+        return statistics.median(getattr(one, figure) for one in self.slices)
+
+    def ratio_to(self, other: InFlight, figure: str) -> float:
+        """The median of the ratios within each round."""
+        base = {one.round: getattr(one, figure) for one in other.slices}
+        return statistics.median(getattr(one, figure) / base[one.round] for one in self.slices if one.round in base)
+
+
+@dataclass(frozen=True)
 class IdleProcess:
     """What one process of an idle server used."""
 
@@ -109,6 +147,7 @@ class Results:
     problems: dict[str, str]  # contestant, or contestant/case -> why it is missing
     idle: tuple[Idle, ...] = ()
     caches: tuple[CacheCost, ...] = ()
+    inflight: tuple[InFlight, ...] = ()
 
 
 Figure = Callable[[Sample], float]

@@ -179,7 +179,7 @@ daemon off;
 pid nginx.pid;
 worker_processes 1;
 error_log stderr error;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 10000; }}
 http {{
     access_log off;
     keepalive_requests 1000000000;    # the default of 1000 would measure connections

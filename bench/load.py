@@ -36,6 +36,16 @@ class Slice:
 
 def reply_size_bytes(port: int, case: Case) -> int:
     """Ask once, compare the reply byte for byte, and return its size with head. Raises WrongReply."""
+    head, body = ask_once(port, case)
+    if body != case.reply_body:
+        raise WrongReply(
+            f"{case.name}: expected a body of {len(case.reply_body)} bytes, came {len(body)} or other bytes"
+        )
+    return len(head) + len(body)
+
+
+def ask_once(port: int, case: Case) -> tuple[bytes, bytes]:
+    """Ask by hand; the head and body of a reply with status 200. Raises WrongReply."""
     host = f"127.0.0.1:{port}"
     try:
         with socket.create_connection(("127.0.0.1", port), REPLY_TIMEOUT_SECONDS) as connection:
@@ -46,11 +56,7 @@ def reply_size_bytes(port: int, case: Case) -> int:
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
     if status.split(" ")[1:2] != ["200"]:
         raise WrongReply(f"{case.name}: expected status 200, came {status!r}")
-    if body != case.reply_body:
-        raise WrongReply(
-            f"{case.name}: expected a body of {len(case.reply_body)} bytes, came {len(body)} or other bytes"
-        )
-    return len(head) + len(body)
+    return head, body
 
 
 def read_reply(connection: socket.socket) -> tuple[bytes, bytes]:

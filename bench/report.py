@@ -15,6 +15,7 @@ from bench.figures import (
     CacheCost,
     Figure,
     Idle,
+    InFlight,
     Results,
     Sample,
     Suspended,
@@ -53,6 +54,8 @@ def markdown(results: Results) -> str:
         parts.append(idle_table(results.idle))
     if results.caches:
         parts.append(cache_table(results.caches))
+    if results.inflight:
+        parts.append(inflight_table(results.inflight))
     if results.problems:
         parts.append("### Missing\n\n" + "\n".join(f"- {name}: {why}" for name, why in results.problems.items()))
     parts.append("### Goals\n\n" + "\n".join(f"- {line}" for line in judgement(results)))
@@ -175,6 +178,36 @@ def cache_table(rows: tuple[CacheCost, ...]) -> str:
         figures = (row.get_us, row.get_cpu_us, row.set_us, row.set_cpu_us)
         lines.append([f"`{row.contestant}`", str(row.size_bytes), *(f"{figure:.1f}" for figure in figures)])
     return table("A call of uwsgi.cache_get and uwsgi.cache_update", headings, lines)
+
+
+def inflight_table(rows: tuple[InFlight, ...]) -> str:
+    """Thousands of requests in flight; ratios to uWSGI's asyncio engine reached in the same way."""
+    headings = [
+        "server",
+        "requests/s",
+        "of what the waiting allows",
+        "× uWSGI asyncio",
+        "CPU µs/request",
+        "× uWSGI asyncio",
+    ]
+    headings += ["p50 ms", "p99 ms", "failed", "kB for each that waits", "× uWSGI asyncio"]
+    by_name = {row.contestant: row for row in rows}
+    lines = []
+    for row in rows:
+        base = by_name.get("uwsgi-asyncio-nginx" if row.contestant.endswith("-nginx") else "uwsgi-asyncio")
+        ratios = [None if base is None else row.ratio_to(base, name) for name in ("requests_per_second", "cpu_us")]
+        memory, base_memory = row.memory, None if base is None else base.memory
+        size = None if memory is None else memory.rss_per_request_bytes
+        cells = [f"`{row.contestant}`", shown(row.median_of("requests_per_second"), 0)]
+        cells.append(f"{row.median_of('requests_per_second') / row.allowed_per_second:.0%}")
+        cells += [shown(ratios[0], 2), shown(row.median_of("cpu_us"), 1), shown(ratios[1], 2)]
+        cells += [shown(row.median_of(name), 0) for name in ("p50_ms", "p99_ms")]
+        cells.append(str(sum(one.failed for one in row.slices)))
+        cells.append(shown(None if size is None else size / 1000, 1))
+        cells.append(shown(size / base_memory.rss_per_request_bytes if size and base_memory else None, 2))
+        lines.append(cells)
+    title = f"{rows[0].connections} requests in flight in one worker, each waits {rows[0].wait_ms} ms for an upstream"
+    return table(title, headings, lines)
 
 
 def table(title: str, headings: list[str], rows: list[list[str]]) -> str:

@@ -26,7 +26,7 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import cache, idle, suspended
+from bench import cache, idle, inflight, suspended
 from bench.apps.bench_app import ITERATIONS_VARIABLE
 from bench.cases import CASES, ECHO, Case, compute_case
 from bench.compute import calibrated_iterations, two_against_one
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_everything(options: argparse.Namespace, peers: Sequence[Path]) -> Results:
-    """The whole run: the rounds, then the suspended requests and the idle servers, each alone on the machine."""
+    """The whole run: the rounds, then the suspended requests, the idle servers, the many in flight."""
     about, cases = machine(peers), chosen(CASES, options.case)
     settings = {"rounds": options.rounds, "seconds": options.seconds, "connections": options.connections}
     if any(case.name == COMPUTE for case in cases):
@@ -102,15 +102,17 @@ def measure_everything(options: argparse.Namespace, peers: Sequence[Path]) -> Re
     waited, missing = ((), {}) if options.no_suspended else suspended.measure_all(list(suspended.SERVERS), peers)
     idled, absent = ((), {}) if options.no_idle else idle.measure_all(list(idle.SERVERS), peers, options.idle_seconds)
     costs, without = ((), {}) if options.no_cache else cache.measure_all(cache.SERVERS, peers, options.cache_repeats)
+    flown, lacking = ((), {}) if options.no_inflight else inflight.measure_all(inflight.NAMES, peers, options.rounds)
     return Results(
         machine=about,
         settings=settings,
         cases=tuple(case.name for case in cases),
         samples=tuple(samples),
         suspended=waited,
-        problems={**problems, **missing, **absent, **without},
+        problems={**problems, **missing, **absent, **without, **lacking},
         idle=idled,
         caches=costs,
+        inflight=flown,
     )
 
 
@@ -142,6 +144,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-suspended", action="store_true", help="leave out the memory of suspended requests")
     parser.add_argument("--no-idle", action="store_true", help="leave out the idle cost of a master and its workers")
     parser.add_argument("--no-cache", action="store_true", help="leave out what a call of a cache costs")
+    parser.add_argument("--no-inflight", action="store_true", help="leave out the thousands of requests in flight")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="svg or png; needs matplotlib")
     add_peers_option(parser)

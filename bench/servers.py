@@ -218,3 +218,8 @@ GOALS = (
 MAX_SUSPENDED_BYTES = 15_000  # memory of one suspended request, view ten frames deep
 # CPU of a master and four idle workers: one tick of 10 ms in 10 s, 0.1 % of a core, which top rounds to nothing.
 MAX_IDLE_MS_PER_SECOND = 1.0
+# 2,000 requests in flight: corelet's requests per second as a multiple of those of uWSGI's asyncio engine, or as a
+# share of what the waiting allows, whichever is less; and its memory for each that waits, as a share of the engine's.
+MIN_INFLIGHT_TIMES = 3.0
+MIN_INFLIGHT_SHARE = 0.95
+MAX_INFLIGHT_MEMORY = 0.5

@@ -118,11 +118,16 @@ def served(name: str, peers: Sequence[Path], folder: str, requests: int) -> Iter
 
 
 def measure(name: str, running: Running, port: int, requests: int, seconds: float) -> Suspended:
-    """One server: warm it up, read its memory, let the requests wait, read it again."""
-    asyncio.run(ask_all(port, 50, WARM_UP_PATH))
-    before = tree_memory(running.pid)
-    waited = asyncio.run(ask_and_watch(running.pid, port, requests, seconds))
-    after = tree_memory(running.pid)
+    """One server."""
+    return memory_of_waiting(name, running.pid, port, requests, WARM_UP_PATH, f"/?seconds={seconds:g}")
+
+
+def memory_of_waiting(name: str, pid: int, port: int, requests: int, warm_up: str, path: str) -> Suspended:
+    """Warm up with one path, read the server's memory, let the requests for the other wait, read it again."""
+    asyncio.run(ask_all(port, 50, warm_up))
+    before = tree_memory(pid)
+    waited = asyncio.run(ask_and_watch(pid, port, requests, path))
+    after = tree_memory(pid)
     return Suspended(
         contestant=name,
         requests=requests,
@@ -136,9 +141,9 @@ def measure(name: str, running: Running, port: int, requests: int, seconds: floa
     )
 
 
-async def ask_and_watch(pid: int, port: int, requests: int, seconds: float) -> Waited:
-    """Ask all at once and take the highest memory seen until the last is answered."""
-    asking = asyncio.create_task(ask_all(port, requests, f"/?seconds={seconds:g}"))
+async def ask_and_watch(pid: int, port: int, requests: int, path: str) -> Waited:
+    """Ask all at once and take the highest memory seen until the last is answered, with how many waited together."""
+    asking = asyncio.create_task(ask_all(port, requests, path))
     peak = tree_memory(pid)
     while not asking.done():
         await asyncio.wait([asking], timeout=SAMPLE_SECONDS)

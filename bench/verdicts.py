@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.cases import CASES
-from bench.figures import Idle, Results, Suspended, cpu_us, ratio, requests_per_second
-from bench.servers import GOALS, MAX_IDLE_MS_PER_SECOND, MAX_SUSPENDED_BYTES, Goal
+from bench.figures import Idle, InFlight, Results, Suspended, cpu_us, ratio, requests_per_second
+from bench.servers import (
+    GOALS,
+    MAX_IDLE_MS_PER_SECOND,
+    MAX_INFLIGHT_MEMORY,
+    MAX_SUSPENDED_BYTES,
+    MIN_INFLIGHT_SHARE,
+    MIN_INFLIGHT_TIMES,
+    Goal,
+)
 
 
 def judgement(results: Results) -> list[str]:
@@ -27,7 +35,8 @@ def judgement(results: Results) -> list[str]:
         for case in CASES
         if case.name in goal.cases
     ]
-    return [*lines, suspended_verdict(results.suspended), idle_verdict(results.idle)]
+    lines += [suspended_verdict(results.suspended), idle_verdict(results.idle)]
+    return [*lines, *inflight_verdicts(results.inflight)]
 
 
 def goal_name(goal: Goal) -> str:
@@ -59,6 +68,35 @@ def idle_verdict(rows: Sequence[Idle]) -> str:
         return verdict("idle: CPU of a master and its workers in ms per second", None, MAX_IDLE_MS_PER_SECOND, 1)
     text = f"idle: CPU of a master and {row.workers} workers over {row.seconds:g} s in ms"
     return verdict(text, row.total.cpu_ms, MAX_IDLE_MS_PER_SECOND * row.seconds, 1, valid=row.steady)
+
+
+def inflight_verdicts(rows: Sequence[InFlight]) -> list[str]:
+    """Requests per second and memory with thousands in flight, both against uWSGI's asyncio engine."""
+    ours = next((row for row in rows if row.contestant == "corelet"), None)
+    theirs = next((row for row in rows if row.contestant == "uwsgi-asyncio"), None)
+    text = "in flight: requests/s of corelet"
+    speed = verdict(f"{text} / uwsgi-asyncio", None, MIN_INFLIGHT_TIMES, 2, at_least=True)
+    memory = "in flight: memory of a waiting request of corelet / uwsgi-asyncio"
+    if ours is None or theirs is None:
+        return [speed, verdict(memory, None, MAX_INFLIGHT_MEMORY, 2)]
+    times = ours.ratio_to(theirs, "requests_per_second")
+    share = ours.median_of("requests_per_second") / ours.allowed_per_second
+    answered = not any(one.failed for one in ours.slices)
+    if times >= MIN_INFLIGHT_TIMES:
+        speed = verdict(f"{text} / uwsgi-asyncio", times, MIN_INFLIGHT_TIMES, 2, valid=answered, at_least=True)
+    else:
+        text = f"{text} / what the waiting allows ({times:.2f} of uwsgi-asyncio)"
+        speed = verdict(text, share, MIN_INFLIGHT_SHARE, 2, valid=answered, at_least=True)
+    return [speed, inflight_memory_verdict(memory, ours, theirs)]
+
+
+def inflight_memory_verdict(text: str, ours: InFlight, theirs: InFlight) -> str:
+    """Only valid when all waited together and were answered, at both."""
+    if ours.memory is None or theirs.memory is None:
+        return verdict(text, None, MAX_INFLIGHT_MEMORY, 2)
+    complete = all(row.answered == row.together == row.requests for row in (ours.memory, theirs.memory))
+    value = ours.memory.rss_per_request_bytes / theirs.memory.rss_per_request_bytes
+    return verdict(text, value, MAX_INFLIGHT_MEMORY, 2, valid=complete)
 
 
 def verdict(
