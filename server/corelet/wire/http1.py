@@ -100,6 +100,12 @@ class _Callbacks:
         self.on_body = self.on_message_complete = self.on_chunk_header = self.on_chunk_complete = None
 
 
+# One for the process, since a head is read in one go: a dictionary for each connection would keep the bytes of its last
+# head for as long as it is open or its request runs, 2 kB of them.
+_headers: dict[bytes, bytes] = {}
+_callbacks = _Callbacks(_headers.setdefault)
+
+
 class HeadParser:
     """Reads the heads of one connection, one after the other.
 
@@ -107,7 +113,7 @@ class HeadParser:
     request is refused the connection is to be closed: from then on `parse` raises the same refusal again.
     """
 
-    __slots__ = ("_callbacks", "_headers", "_host", "_limits", "_partial", "_template")
+    __slots__ = ("_host", "_limits", "_partial", "_template")
 
     def __init__(self, limits: Limits, connection_variables: dict[str, str]) -> None:
         self._limits = limits
@@ -116,8 +122,6 @@ class HeadParser:
             ("REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "SERVER_PROTOCOL"), ""
         )
         self._template = {**connection_variables, **request_line, "SCRIPT_NAME": ""}
-        self._headers: dict[bytes, bytes] = {}
-        self._callbacks = _Callbacks(self._headers.setdefault)
         self._host: str | None = None  # the last Host found valid: on one connection it hardly ever changes
         self._partial: PartialHead | None = None
 
@@ -159,10 +163,10 @@ class HeadParser:
         ):
             raise RequestRefused(431, "the head is over a limit")  # PartialHead says which
         method, target, version, path, query, authority = parse_request_line(head[:line_end].decode("latin-1"))
-        headers = self._headers
+        headers = _headers
         headers.clear()
         try:
-            HttpRequestParser(self._callbacks).feed_data(head)
+            HttpRequestParser(_callbacks).feed_data(head)
         except HttpParserUpgrade:
             pass  # the head is whole and good; an offer to upgrade that nobody takes up is an ordinary request
         except HttpParserError as error:
