@@ -45,5 +45,6 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """Load the bridge when it is asked for: the lower layers import this package too, and must not pull it in."""
     if name in _MODULES:
-        return getattr(importlib.import_module(f"corelet.api.{_MODULES[name]}"), name)
+        found = globals()[name] = getattr(importlib.import_module(f"corelet.api.{_MODULES[name]}"), name)
+        return found
     raise AttributeError(f"module 'corelet' has no attribute {name!r}")

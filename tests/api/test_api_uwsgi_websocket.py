@@ -331,3 +331,57 @@ def application(environ, start_response):
             "unable to send websocket message",
         ]
         assert all("websocket_handshake() first" in line for line in lines)
+
+
+CHAT = """
+import asyncio
+import greenlet
+import uwsgi
+
+def ready(me):
+    me.readable = True
+    me.switch()
+
+def application(environ, start_response):
+    "As in uWSGI's websockets_chat_asyncio: a reader of the application's own, and switching by hand."
+    if environ["PATH_INFO"] == "/plain":
+        start_response("200 OK", [])
+        return [b"plain"]
+    uwsgi.websocket_handshake()
+    me = greenlet.getcurrent()
+    me.readable = False
+    asyncio.get_event_loop().add_reader(uwsgi.connection_fd(), ready, me)
+    while True:
+        me.parent.switch()
+        if me.readable:
+            me.readable = False
+            try:
+                while message := uwsgi.websocket_recv_nb():
+                    uwsgi.websocket_send(b"you said " + message)
+            except OSError:
+                print("the client left", flush=True)
+                return b""
+"""
+
+
+@pytest.mark.parametrize("kind", ["http", "uwsgi", "unix"])
+def test_an_application_that_reads_the_descriptor_and_switches_by_hand_chats(tmp_path, kind):
+    with running(tmp_path, CHAT, "--asyncio", "5") as server:
+        with contextlib.ExitStack() as stack:
+            place = server.http
+            if kind != "http":
+                to = f"unix:{server.unix}" if kind == "unix" else f"127.0.0.1:{server.uwsgi[1]}"
+                front = stack.enter_context(fronting(tmp_path / "front", f"location / {{ uwsgi_pass {to}; }}"))
+                place = ("127.0.0.1", front.port)
+            for round_ in range(10):
+                with connect(url(place), compression=None) as client:
+                    for word in ("one", "two", f"round {round_}"):
+                        client.send(word)
+                        assert client.recv(PATIENCE_SECONDS) == f"you said {word}"
+                for each in ("http", "uwsgi", "unix"):  # the reader that the application left behind hangs nobody
+                    assert server.get("/plain", each).body == b"plain"
+            with connect(url(place), compression=None) as client:
+                client.send("and gone")
+                assert client.recv(PATIENCE_SECONDS) == "you said and gone"
+                client.socket.close()
+        server.log.wait_for("the client left")

@@ -10,7 +10,6 @@ what is looked at twice a second in rounds.py.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import select
@@ -175,8 +174,6 @@ class Master:
                 "the application took an event loop while it was preloaded; that loop never runs, and whatever waits "
                 "for it waits for ever: take the loop in a view, or leave preload out"
             )
-        gc.collect()
-        gc.freeze()  # what is there now stays on pages that no collection in a worker writes to
 
     def wait_for(self, descriptor: int, then: Callable[[], None]) -> None:
         """Call `then` whenever the descriptor is readable."""

@@ -8,6 +8,7 @@ that is taken. A master that has replaced itself (re-exec) finds most of it done
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform
@@ -40,6 +41,8 @@ from corelet.serving import compat, local
 from corelet.serving.worker import Worker
 
 logger = logging.getLogger("corelet")
+
+_USUAL_THRESHOLD = gc.get_threshold()
 
 
 @dataclass
@@ -190,7 +193,20 @@ def load(config: Config, hooks: Hooks) -> Applications:
     if forks.is_fork():
         forks.leave()
     hooks.run("post-app")
+    spare_the_collector(config)
     return applications
+
+
+def spare_the_collector(config: Config) -> None:
+    """Let the garbage collector pass over what was loaded, and come less often, unless the application has tuned it.
+
+    With 2,000 requests in flight it took a fifth of the processor: every 700 objects, which a hundred of them make in a
+    moment, it looked at those that all the others are waiting with.
+    """
+    gc.collect()
+    gc.freeze()  # in a master that preloads this also keeps workers from writing to the pages that they share
+    if config.gc_threshold and gc.get_threshold() == _USUAL_THRESHOLD:
+        gc.set_threshold(config.gc_threshold, *_USUAL_THRESHOLD[1:])
 
 
 def announce(config: Config, sockets: list[ListeningSocket], workers: str = "") -> None:
