@@ -196,7 +196,7 @@ class ApplicationOptions:
         kind=Kind.INTEGER,
         default=50_000,
         metavar="N",
-        help="new objects after which the garbage collector looks; 0 = as Python has it; the application's own goes first",
+        help="new objects after which the garbage collector looks; 0 = Python's; the application's own goes first",
     )
 
     lazy_apps: bool = option(
