@@ -44,6 +44,7 @@ class Master(Server):
         environment: Mapping[str, str] | None = None,
         code: tuple[Path, ...] = (ROOT, ROOT / "server"),
         dev: bool = False,
+        fifo: bool = True,
         prefix: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
     ) -> None:
@@ -62,7 +63,7 @@ class Master(Server):
             "unix": ("--uwsgi-socket", self.unix, "--chmod-socket=666"),
         }
         command = [*prefix, sys.executable, *(("-X", "dev", "-W", "ignore::ResourceWarning") if dev else ())]
-        command += ["-m", "corelet", *master, "--master-fifo", "fifo"]
+        command += ["-m", "corelet", *master, *(("--master-fifo", "fifo") if fifo else ())]
         command += [word for kind in sockets for word in listening[kind]]
         if not any(word.startswith(("--wsgi-file", "--module", "--ini")) for word in arguments):
             command += ["--wsgi-file", "app.py"]

@@ -27,7 +27,7 @@ from corelet.process.control import Control
 from corelet.process.crew import Child, Crew, WorkerFailed
 from corelet.process.fifo import MasterFifo
 from corelet.process.fleet import Fleet, Member
-from corelet.process.handover import Handover
+from corelet.process.handover import Handover, failures_only_said
 from corelet.process.life import State
 from corelet.process.plan import Action, Finish, Kill, Retire, Start, next_time, plan
 from corelet.process.prepare import Prepared, announce, enter, load
@@ -48,6 +48,7 @@ class Master:
     def __init__(self, prepared: Prepared, reconfigure: Callable[[], Resolved], handed: Handover | None = None) -> None:
         self.prepared = prepared
         self.reconfigure = reconfigure
+        self.handed = handed
         self.config: Config = prepared.config
         self.born = time.monotonic()
         self.fleet = self._first_fleet(handed)
@@ -61,7 +62,10 @@ class Master:
         self.daemons = prepared.daemons
         # Paths are those of the folder that we were started in: a preloaded application may go elsewhere (chdir).
         made = handed.rest["fifos"] if handed is not None else ()
-        self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
+        self.fifos: list[MasterFifo] = []
+        for path in self.config.master_fifo:
+            with failures_only_said(handed):
+                self.fifos.append(MasterFifo(path, ours=os.path.abspath(path) in made))
         self.control = Control(self)
         self.rounds = Rounds(self)
         self.router = Router(self)
@@ -119,7 +123,8 @@ class Master:
         config = self.config
         announce(config, self.prepared.sockets, f"master of {self.fleet.wanted} workers, each of ")
         self.prepared.title.master()
-        self.prepared.hooks.run("master-start")
+        with failures_only_said(self.handed):
+            self.prepared.hooks.run("master-start")
         self.daemons.begin(time.monotonic())
         self.crew.reap()  # those who ended while the program was exchanged sent their signal to nobody
         try:

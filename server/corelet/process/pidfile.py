@@ -12,6 +12,7 @@ are dropped; it stays, as uWSGI's does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -69,17 +70,26 @@ class PidFiles:
         self._late = _wanted(pidfile2=config.pidfile2, safe_pidfile2=config.safe_pidfile2)
         self._written: list[_Written] = []
 
-    def check(self) -> None:
-        """Raise OperatorError if a safe file names a living process that is not this one. Before anything is bound."""
+    def check(self, own: int | None = None) -> None:
+        """Raise OperatorError if a safe file names a living process that is not ours (`own`; None: this one)."""
+        own = os.getpid() if own is None else own
         for wanted in (*self._early, *self._late):
             if not wanted.safe:
                 continue
             pid = _holder(wanted)
-            if pid is not None and pid != os.getpid() and _is_alive(pid):
+            if pid is not None and pid != own and _is_alive(pid):
                 raise OperatorError(
                     f"{wanted.option} {wanted.path}: process {pid} ({_program(pid)}) is running; stop it first "
                     f"(corelet --stop {wanted.path}), or remove the file if that is another program"
                 )
+
+    def check_writable(self, own: int) -> None:
+        """Raise OperatorError if a file that does not hold this id already could not be written. Changes nothing."""
+        for wanted in (*self._early, *self._late):
+            folder = os.path.dirname(wanted.path)
+            if _holder(wanted) == own or os.access(folder, os.W_OK | os.X_OK) or os.access(wanted.path, os.W_OK):
+                continue
+            raise _cannot_be_written(wanted, os.strerror(errno.EACCES if os.path.isdir(folder) else errno.ENOENT))
 
     def write_early(self) -> None:
         """Write pidfile and safe-pidfile: before privileges are dropped. Raises OperatorError."""
@@ -210,10 +220,7 @@ def _overwrite(wanted: _Wanted, data: bytes, why: OSError) -> None:
     try:
         descriptor = os.open(wanted.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        raise OperatorError(
-            f"{wanted.option} {wanted.path}: cannot be written: {why.strerror}; name a file in a folder that we may "
-            "write to (systemd: RuntimeDirectory=)"
-        ) from why
+        raise _cannot_be_written(wanted, why.strerror) from why
     try:
         os.write(descriptor, data)  # over the old number, which readers see until now
         os.ftruncate(descriptor, len(data))
@@ -223,6 +230,13 @@ def _overwrite(wanted: _Wanted, data: bytes, why: OSError) -> None:
         ) from error
     finally:
         os.close(descriptor)
+
+
+def _cannot_be_written(wanted: _Wanted, reason: str | None) -> OperatorError:
+    return OperatorError(
+        f"{wanted.option} {wanted.path}: cannot be written: {reason}; name a file in a folder that we may write to "
+        "(systemd: RuntimeDirectory=)"
+    )
 
 
 # ---- using ----
