@@ -251,11 +251,14 @@ def listeners(port: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def mastered(folder: Path, application: str | None, *arguments: str, **how) -> Iterator[Master]:
-    """A master for the length of a with block, ready; ended whatever happens."""
+def mastered(folder: Path, application: str | None, *arguments: str, workers: bool = True, **how) -> Iterator[Master]:
+    """A master for the length of a with block, ready; ended whatever happens. Without `workers` it has none."""
     server = Master(folder, application, *arguments, **how)
     try:
-        server.wait_for_generation()
+        if workers:
+            server.wait_for_generation()
+        else:
+            server.wait("listening on ")
         yield server
         assert not server.sound or "the server itself failed" not in server.log.text()
     finally:

@@ -269,3 +269,65 @@ def test_a_running_server_obeys_the_command_line_of_another_process(tmp_path):
         assert server.exit_code() == 0
         code, text = corelet(tmp_path, "--stop", "server.pid")
         assert code == 1 and "Traceback" not in text
+
+
+# ---- a server that has no master -------------------------------------------------------------------------------------
+
+
+def alone(tmp_path, application="", *arguments):
+    return gated(tmp_path, application, "--pidfile", "server.pid", *arguments, master=(), fifo=False, workers=False)
+
+
+def test_without_a_master_it_says_how_it_is_and_can_be_paused(tmp_path):
+    with alone(tmp_path) as (server, gates):
+        assert server.get("/pid").status == 200
+        running = begin(server, "/gate?running")
+        gates.at("running")
+        assert corelet(tmp_path, "control", "server.pid", "stats")[0] == 0
+        server.wait("statistics: 1 requests in ")
+        server.wait(f"worker 1 (pid {server.pid}): 1 requests, 0 exceptions, ")
+        assert corelet(tmp_path, "control", "server.pid", "workers")[0] == 0
+        server.wait("workers: 1 wanted, generation 1 serves")
+        server.wait("1 of 100 cores in use")
+        assert corelet(tmp_path, "control", "server.pid", "pause")[0] == 0
+        server.wait("paused: nothing is accepted (SIGTSTP)")
+        start = server.mark()
+        server.signal(signal.SIGUSR2)
+        server.wait("generation 1 serves; paused, nothing is accepted", start)
+        waiting = waits(server)
+        assert waiting is not None
+        server.signal(signal.SIGTSTP)
+        server.wait("accepting again (SIGTSTP)")
+        assert finish(waiting).status == 200
+        gates.close()
+        assert finish(running).status == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU])
+def test_without_a_master_the_number_of_workers_stays(tmp_path, number):
+    with alone(tmp_path) as (server, _):
+        server.signal(number)
+        server.wait(f"{number.name}: the number of workers is a master's; start with --master")
+        assert server.get("/pid").status == 200
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--reload", "server.pid"),
+        ("control", "server.pid", "reload"),
+        ("control", "server.pid", "more"),
+        ("control", "server.pid", "fewer"),
+    ],
+)
+def test_an_order_that_needs_a_master_is_refused_where_there_is_none(tmp_path, words):
+    """SIGHUP would stop it, and the command would have said that it was told to reload."""
+    with alone(tmp_path) as (server, _):
+        code, text = corelet(tmp_path, *words)
+        assert code == 1
+        assert f"server.pid: process {server.pid} serves without a master" in text
+        assert "start it with --master; nothing was ordered" in text
+        assert server.get("/pid").status == 200
+        assert corelet(tmp_path, "--stop", "server.pid")[0] == 0
+        assert server.exit_code() == 0

@@ -330,7 +330,7 @@ class Control:
     def _pause(self, why: str) -> None:
         master = self.master
         master.paused = not master.paused
-        logger.info("%s (%s)", "paused: nothing is accepted" if master.paused else "accepting again", why)
+        logger.info(report.PAUSED if master.paused else report.RESUMED, why)
         master.crew.tell_all("pause" if master.paused else "resume")
 
     def _reopen_log(self, why: str) -> None:
@@ -360,7 +360,8 @@ class Control:
             logger.info("%s", line)
 
     def _workers(self, why: str) -> None:
-        for line in report.workers(self.master.fleet, self.looks(), self.master.config, time.monotonic()):
+        master = self.master
+        for line in report.workers(master.fleet, self.looks(), master.config, time.monotonic(), paused=master.paused):
             logger.info("%s", line)
 
 

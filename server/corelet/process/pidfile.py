@@ -15,8 +15,10 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from corelet.base.config import Config
@@ -242,8 +244,25 @@ def _cannot_be_written(wanted: _Wanted, reason: str | None) -> OperatorError:
 # ---- using ----
 
 
-def signal_by_file(path: str, number: int) -> int:
-    """Send the signal to the process that the file names, and return its id. Raises OperatorError."""
+def is_master(pid: int) -> bool:
+    """Whether the process is a master, or may be one: false only for a corelet that surely is none.
+
+    A master catches SIGCHLD, in the mask that the system shows of every process (proc_pid_status(5)); a server that
+    is alone does not, unless its application does. Of other programs, and of those that have another name, nothing is
+    known. A master that preloads its application hears of no signal yet, and SIGHUP would end it.
+    """
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+            caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):
+        return True
+    return b"corelet" not in map(os.path.basename, words) or bool(caught >> (signal.SIGCHLD - 1) & 1)
+
+
+def signal_by_file(path: str, number: int, judge: Callable[[int], None] = lambda _pid: None) -> int:
+    """Send the signal to the process that the file names, and return its id. Raises OperatorError, as `judge` may."""
     try:
         pid = read_pid(path)
     except FileNotFoundError as error:
@@ -256,6 +275,7 @@ def signal_by_file(path: str, number: int) -> int:
         raise OperatorError(f"{path}: cannot be read: {error.strerror}; name the pidfile of the server") from error
     if pid is None:
         raise OperatorError(f"{path}: expected a process id; the file is empty; name the pidfile of the server")
+    judge(pid)
     try:
         os.kill(pid, number)
     except ProcessLookupError as error:
