@@ -343,6 +343,36 @@ def test_an_edit_reloads_and_a_syntax_error_keeps_the_old_worker(tmp_path, how):
         assert server.get("/").body == b"three"
 
 
+def test_an_edit_while_the_application_is_loaded_is_not_lost(tmp_path):
+    """Nobody else watches yet, and the new worker sees the file for the first time when it serves."""
+    application = "import part\nif part.WAIT: blocking_gate('load')\ndef view_part(e, s): return text(s, part.TEXT)\n"
+    (tmp_path / "part.py").write_text("WAIT = 1\nTEXT = 'first'\n")
+    gates = Gates(tmp_path)
+    server = Master(tmp_path, GATES + application, "--py-autoreload", "1", master=("--master",))
+    try:
+        gate = gates.at("load")
+        (tmp_path / "part.py").write_text("WAIT = 0\nTEXT = 'second'\n")
+        gate.open()
+        server.wait("part.py, written while it was loaded): starting generation 2")
+        server.wait("generation 2 is ready: 1 workers")
+        server.wait(f"(pid {gate.pid}) ended")
+        assert server.get("/part").body == b"second"
+    finally:
+        gates.close()
+        server.end()
+
+
+def test_an_application_that_writes_what_it_imports_is_loaded_twice_and_not_for_ever(tmp_path):
+    (tmp_path / "made.py").write_text("X = 0\n")
+    application = "import made\nopen('made.py', 'w').write('X = 1\\n')\n" + HELLO
+    with mastered(tmp_path, application, "--py-autoreload", "1", master=("--master",)) as server:
+        server.wait("made.py, written while it was loaded): starting generation 2")
+        server.wait("generation 2 is ready: 1 workers")
+        server.wait("made.py was written while it was loaded, again: no reload for that")
+        assert server.get("/").body == b"hello"
+        assert server.log.count("starting generation") == 1
+
+
 def test_a_request_that_has_begun_finishes_over_an_edit(tmp_path):
     with gated(tmp_path, "", "--py-autoreload", "1") as (server, gates):
         server.wait("files are watched")

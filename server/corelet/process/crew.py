@@ -25,6 +25,7 @@ from corelet.process.handover import HandedWorker
 from corelet.process.life import State
 from corelet.process.plan import Retire
 from corelet.process.report import name_of
+from corelet.process.sources import Rewritten
 from corelet.process.stacks import Stacks
 from corelet.process.watchdog import Seen
 from corelet.serving.siblings import Siblings
@@ -97,6 +98,7 @@ class Crew:
         self.master = master
         self.children: dict[int, Child] = {}
         self.siblings = Siblings()
+        self.rewritten = Rewritten()
         self.served = served  # requests of workers that have ended
 
     def watch(self, pid: int, new: Child) -> None:
@@ -134,9 +136,18 @@ class Crew:
         elif word == "stubborn":
             self.recycle(member, text, at_once=True)
         elif word == "changed":
+            self.rewritten.edited()
             self.master.control.obey("reload", f"py-autoreload {text}")
+        elif word == "written":
+            self._written_while_loading(text)
         elif word in ("registers", "raise", "awaits", "awaits-not"):
             self.master.router.told_by(member, word, text)
+
+    def _written_while_loading(self, path: str) -> None:
+        if self.rewritten.is_reason(path):
+            self.master.control.obey("reload", f"py-autoreload {path}, written while it was loaded")
+        else:
+            logger.info("py-autoreload: %s was written while it was loaded, again: no reload for that", path)
 
     def recycle(self, member: Member, why: str, at_once: bool = False) -> None:
         """Replace a worker, as soon as it is old enough, by one that is ready first."""
@@ -267,6 +278,7 @@ class Crew:
             applications=master.applications,
             cache_folder=prepared.cache_folder.provide_or_say(master.config),
             paused=master.paused, is_a_reload=master.fleet.goal > 1,
+            loading_began_ns=master.loading_began_ns or time.time_ns(),
             leave_behind=leave_behind,
         )  # fmt: skip
 

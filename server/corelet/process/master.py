@@ -69,7 +69,9 @@ class Master:
         self.control = Control(self)
         self.rounds = Rounds(self)
         self.router = Router(self)
+        self.loading_began_ns = 0  # when it is loaded here
         if self.config.preload:
+            self.loading_began_ns = time.time_ns()
             self._preload()
         self.signals = SignalPipe()
         self._poll = select.poll()
