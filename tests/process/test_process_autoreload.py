@@ -256,7 +256,8 @@ def test_a_file_written_since_the_loading_began_is_a_change_in_the_first_scan_al
     for name, seconds in (("before", -1), ("since", 0), ("ahead", 3600)):
         os.utime(paths[name], ns=(began + seconds * 1_000_000_000,) * 2)
     files = SourceFiles(site.modules, began)
-    assert [path for path in files.look() if path] == [paths["since"]]
+    paths["after"] = site.module("after.py")
+    assert [path for path in files.look() if path] == [paths["since"], paths["after"]]
     assert files.written_while_loading == {paths["since"]}
     assert [path for path in files.look() if path] == []
     later = site.module("later/late.py")

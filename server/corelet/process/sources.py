@@ -79,6 +79,7 @@ class SourceFiles:
         """`loading_began_ns`: before the first of them was read, as time.time_ns() says it; None: all are as read."""
         self._modules = modules
         self._loading_began = loading_began_ns
+        self._loaded = time.time_ns()
         self.written_while_loading: set[str] = set()
         self._seen: dict[str, Signature] = {}
         self._listed: set[str] = set()
@@ -107,8 +108,8 @@ class SourceFiles:
                 imported[path] = None
             yield None
         for path in imported:
-            is_news = began is not None and _written_since(path, began)
-            if is_news:
+            is_news = began is not None and _written_between(path, began, time.time_ns())
+            if is_news and _written_between(path, 0, self._loaded):
                 self.written_while_loading.add(path)
             yield self.changed(path, is_news=is_news)
             if path in self._seen and not is_packaged(path):
@@ -144,10 +145,10 @@ class SourceFiles:
         return known[1]
 
 
-def _written_since(path: str, began_ns: int) -> bool:
-    """Whether it was written since then. A time that is yet to come is another machine's, and says nothing."""
+def _written_between(path: str, began_ns: int, ended_ns: int) -> bool:
+    """Whether it was written then. A time that is yet to come is another machine's, and says nothing."""
     signature = signature_of(path)
-    return signature is not None and began_ns - CLOCK_NS <= signature[0] <= time.time_ns()
+    return signature is not None and began_ns - CLOCK_NS <= signature[0] <= ended_ns
 
 
 class Rewritten:
