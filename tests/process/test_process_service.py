@@ -125,7 +125,9 @@ def test_systemd_is_told_what_goes_on(tmp_path):
 
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
         application = "def view_names(e, s): return text(s, *sorted(os.environ))\n"
-        with gated(tmp_path, application, environment=environment) as (server, _):
+        (tmp_path / "app.ini").write_text("[uwsgi]\nprocesses = 2\n")
+        words = ("--ini", "app.ini", "--wsgi-file", "app.py")
+        with gated(tmp_path, application, *words, environment=environment) as (server, _):
             hear("READY=1")
             hear("WATCHDOG=1")
             names = server.get("/names").body.decode().split()
@@ -140,16 +142,24 @@ def test_systemd_is_told_what_goes_on(tmp_path):
             hear("RELOADING=1")
             hear("READY=1")  # as it was
             (tmp_path / "gone.py").rename(tmp_path / "app.py")
+            good = (tmp_path / "app.ini").read_text()
+            (tmp_path / "app.ini").write_text("[uwsgi]\nprozesses = 2\n")
             server.order("x")
+            hear("RELOADING=1")
+            assert "STATUS=serving; the last reload failed" in hear("READY=1")
+            (tmp_path / "app.ini").write_text(good)
+            server.order("x")
+            hear("RELOADING=1")
             server.wait("new master: exec of")
+            hear("WATCHDOG_USEC=600000000")  # the new program feeds nobody while it preloads
+            hear("WATCHDOG_USEC=1000000")
             hear("READY=1")
             hear("WATCHDOG=1")
             server.signal(signal.SIGTERM)
             hear("STOPPING=1")
             assert server.exit_code() == 0
         order = [word for lines in heard for word in lines if word in ("READY=1", "RELOADING=1", "STOPPING=1")]
-        assert order[:5] == ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1"]
-        assert order[-2:] == ["READY=1", "STOPPING=1"]
+        assert order == ["READY=1", *["RELOADING=1", "READY=1"] * 4, "STOPPING=1"]
 
 
 # ---- users ----------------------------------------------------------------------------------------------------------

@@ -51,16 +51,20 @@ class LogFile:
         file.path = os.path.abspath(path)
         return file
 
-    def reopen(self) -> None:
-        """Open the path again, after it was moved away. If that fails, the old file is kept and the failure logged."""
+    def reopen(self) -> bool:
+        """Open the path again, after it was moved away. If that fails, the old file is kept and the failure logged.
+
+        Returns whether what is written now goes where the configuration says.
+        """
         if self.path is None:
-            return
+            return True
         try:
             fresh = _open(self.path)
         except ConfigError as error:
             logging.getLogger("corelet").error("%s; still writing to the file that was open", error)
-            return
+            return False
         self.take_over(fresh)
+        return True
 
     def take_over(self, descriptor: int) -> None:
         """Write to this open file from now on, as `reopen` does to a new one. The descriptor is closed."""

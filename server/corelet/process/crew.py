@@ -8,11 +8,12 @@ worker's words and its end are folded into the fleet by `Master.change`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
     from corelet.process.master import Master
 
 logger = logging.getLogger("corelet.process")
+
+
+ADVICE = {
+    errno.EMFILE: "; raise the limit of open files (ulimit -n, LimitNOFILE=), or ask for fewer workers",
+    errno.EAGAIN: "; raise the limit of processes (ulimit -u, TasksMax=), or ask for fewer workers",
+    errno.ENOMEM: "; ask for fewer workers",
+}
 
 
 class WorkerFailed(LoadError):
@@ -244,29 +252,34 @@ class Crew:
     # -- orders to them -------------------------------------------------------------------------------------------
 
     def start(self, worker: int, now: float) -> None:
-        """Fork a process for this seat."""
-        try:
-            ours, theirs = pair()
-        except OSError as error:
-            self._not_started(worker, error, now)
-            return
+        """Fork a process for this seat. Raises OSError, with nothing left behind."""
+        ours, theirs = pair()
         new = Child(ours)
         try:
-            new.board, new.stacks = Scoreboard(), Stacks()
-            seat = self._seat(worker, theirs, new.board, new.stacks, lambda: self._leave_behind(ours))
+            new.board = board = Scoreboard()
+            new.stacks = stacks = Stacks()
+            seat = self._seat(worker, theirs, board, stacks, lambda: self._leave_behind(ours))
             pid = forking.fork(lambda: child.run(seat))
-        except OSError as error:
+        except OSError:
             new.close()
-            self._not_started(worker, error, now)
+            raise
         else:
             self.watch(pid, new)
             self.master.change(self.master.fleet.started(worker, pid, now))
         finally:
             theirs.close()
 
-    def _not_started(self, worker: int, error: OSError, now: float) -> None:
-        logger.error("worker %d cannot be started: %s; it is tried again", worker, error.strerror)
-        self.master.change(self.master.fleet.not_started(worker, now))
+    def not_started(self, workers: Sequence[int], error: OSError, now: float) -> None:
+        """The system has no process, or no descriptors, for the first of these; so it has none for the others."""
+        logger.error(
+            "worker %d%s cannot be started: %s; tried again later%s",
+            workers[0], f" and {len(workers) - 1} others" if len(workers) > 1 else "", error.strerror,
+            ADVICE.get(error.errno or 0, ""),
+        )  # fmt: skip
+        fleet = self.master.fleet
+        for worker in workers:
+            fleet = fleet.not_started(worker, now)
+        self.master.change(fleet)
 
     def _seat(
         self, worker: int, channel: Channel, board: Scoreboard, stacks: Stacks, leave_behind: Callable[[], None]

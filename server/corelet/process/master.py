@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from corelet.api.server import Server
 from corelet.base.config import Config, Resolved
@@ -75,7 +75,7 @@ class Master:
             self._preload()
         self.signals = SignalPipe()
         self._poll = select.poll()
-        self.waiting: dict[int, Callable[[], None]] = {}
+        self.waiting: dict[int, Callable[[], object]] = {}
         self.wait_for(self.signals.reader, self._signals_came)
         for fifo in self.fifos:
             self.wait_for(fifo.reader, lambda fifo=fifo: self.control.obey_letters(fifo))  # type: ignore[misc]
@@ -125,9 +125,11 @@ class Master:
         config = self.config
         announce(config, self.prepared.sockets, f"master of {self.fleet.wanted} workers, each of ")
         self.prepared.title.master()
-        with failures_only_said(self.handed):
-            self.prepared.hooks.run("master-start")
-        self.daemons.begin(time.monotonic())
+        if self.handed is not None:
+            self.prepared.notifier.watchdog_again()
+        self._run_hooks()
+        if not self.fleet.stopping:
+            self.daemons.begin(time.monotonic())
         self.crew.reap()  # those who ended while the program was exchanged sent their signal to nobody
         try:
             while not self._finished():
@@ -138,6 +140,14 @@ class Master:
             raise self.failure
         logger.info("stopped after %d requests", self.crew.served)
         return self.exit_code or 0
+
+    def _run_hooks(self) -> None:
+        """hook-master-start. A signal that ends us ends its command first, and is then obeyed as at any other time."""
+        self._signals_came()
+        if not self.fleet.stopping:
+            with signals.breaking_off(), failures_only_said(self.handed):
+                self.prepared.hooks.run("master-start")
+            self._signals_came()
 
     def _turn(self) -> None:
         try:
@@ -170,7 +180,7 @@ class Master:
         gc.collect()
         gc.freeze()  # what is there now stays on pages that no collection in a worker writes to
 
-    def wait_for(self, descriptor: int, then: Callable[[], None]) -> None:
+    def wait_for(self, descriptor: int, then: Callable[[], object]) -> None:
         """Call `then` whenever the descriptor is readable."""
         self.waiting[descriptor] = then
         self._poll.register(descriptor, select.POLLIN)
@@ -188,12 +198,15 @@ class Master:
             if then is not None:
                 then()
 
-    def _signals_came(self) -> None:
-        for number in self.signals.read():
+    def _signals_came(self) -> bool:
+        """Do what signals ask for; whether there were any."""
+        numbers = self.signals.read()
+        for number in numbers:
             if number == signal.SIGCHLD:
                 self.crew.reap()
             else:
                 self.control.obey_signal(number)
+        return bool(numbers)
 
     # -- what happens to workers ----------------------------------------------------------------------------------
 
@@ -216,18 +229,33 @@ class Master:
             actions = plan(self.fleet, now)
             if not actions or (self.daemons.running and now < self.end_by and isinstance(actions[0], Finish)):
                 return False
-            for action in actions:
-                self._do(action, now)
+            self._carry_out(actions, now)
         return True
 
+    def _carry_out(self, actions: Sequence[Action], now: float) -> None:
+        """Do these; less if something comes in between that may change the plan, since it is made anew after this.
+
+        A system that has no process for one worker has none for the next. And a hundred workers take their time to be
+        started, in which an operator may have thought better of it.
+        """
+        for number, action in enumerate(actions):
+            if not isinstance(action, Start):
+                self._do(action, now)
+                continue
+            try:
+                self.crew.start(action.worker, now)
+            except OSError as error:
+                self.crew.not_started([each.worker for each in actions[number:] if isinstance(each, Start)], error, now)
+                return
+            if self._signals_came():
+                return
+
     def _do(self, action: Action, now: float) -> None:
-        if isinstance(action, Start):
-            self.crew.start(action.worker, now)
-        elif isinstance(action, Retire):
+        if isinstance(action, Retire):
             self.crew.retire(action, now)
         elif isinstance(action, Kill):
             self.crew.kill(action.pid, action.why)
-        else:
+        elif isinstance(action, Finish):
             self.exit_code = action.exit_code
 
     def _clean_up(self) -> None:

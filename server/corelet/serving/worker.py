@@ -221,9 +221,10 @@ class Worker:
         """Nobody accepts after us: take what waits in the backlog, though no core be free, before the socket closes.
 
         What finds no core waits for one, in order (max-queued). A backlog that does not end is left after `seconds`.
+        A pause ends with it: there will be nobody to go on.
         """
         until = self.loop.time() + seconds
-        while not (self.paused or self._hurried) and self.loop.time() < until:
+        while not self._hurried and self.loop.time() < until:
             more = [listener.take_more() for listener in self.listeners]
             if not any(more):
                 return
