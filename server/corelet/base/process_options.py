@@ -23,8 +23,8 @@ class LogOptions:
     logto: str | None = option(
         kind=Kind.TEXT,
         metavar="FILE",
-        help="append all logs, and what the application prints, to this file; to open it again after it was moved away, "
-        "uid must be allowed to write to its folder",
+        help="append all logs, and what the application prints, to this file; to open it again after it was moved "
+        "away, uid must be allowed to write to its folder",
     )
 
     log_format: str | None = option(

@@ -84,7 +84,7 @@ def open_log(config: Config, again: bool = False) -> logs.LogFile:
     """
     path = config.daemonize or config.logto
     try:
-        file = logs.LogFile(path)
+        file = logs.LogFile(path, "daemonize" if config.daemonize else "logto")
     except ConfigError:
         if not again or path is None:
             raise
