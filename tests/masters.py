@@ -44,6 +44,7 @@ class Master(Server):
         environment: Mapping[str, str] | None = None,
         code: tuple[Path, ...] = (ROOT, ROOT / "server"),
         dev: bool = False,
+        fifo: bool = True,
         prefix: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
     ) -> None:
@@ -62,7 +63,12 @@ class Master(Server):
             "unix": ("--uwsgi-socket", self.unix, "--chmod-socket=666"),
         }
         command = [*prefix, sys.executable, *(("-X", "dev", "-W", "ignore::ResourceWarning") if dev else ())]
-        command += ["-m", "corelet", *master, *(("--master-fifo", "fifo") if master or "--ini" in arguments else ())]
+        command += [
+            "-m",
+            "corelet",
+            *master,
+            *(("--master-fifo", "fifo") if fifo and (master or "--ini" in arguments) else ()),
+        ]
         command += [word for kind in sockets for word in listening[kind]]
         if not any(word.startswith(("--wsgi-file", "--module", "--ini")) for word in arguments):
             command += ["--wsgi-file", "app.py"]
@@ -250,11 +256,14 @@ def listeners(port: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def mastered(folder: Path, application: str | None, *arguments: str, **how) -> Iterator[Master]:
-    """A master for the length of a with block, ready; ended whatever happens."""
+def mastered(folder: Path, application: str | None, *arguments: str, workers: bool = True, **how) -> Iterator[Master]:
+    """A master for the length of a with block, ready; ended whatever happens. Without `workers` it has none."""
     server = Master(folder, application, *arguments, **how)
     try:
-        server.wait_for_generation()
+        if workers:
+            server.wait_for_generation()
+        else:
+            server.wait("listening on ")
         yield server
         assert not server.sound or "the server itself failed" not in server.log.text()
     finally:

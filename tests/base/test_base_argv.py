@@ -5,6 +5,11 @@ import pytest
 from corelet.base.argv import configure, read
 from corelet.base.errors import ConfigError
 
+ONLY_INI = (
+    "this version reads configuration files in the form of .ini only; write it as one, or give its options here as "
+    "--key=value"
+)
+
 
 def config(line):
     return configure(line.split()).config
@@ -163,10 +168,10 @@ def test_a_mode_is_octal(text):
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
-        ("uwsgi.yml", "uwsgi.yml: this version reads no configuration files; give its options here as --key=value"),
+        ("uwsgi.yml", f"uwsgi.yml: {ONLY_INI}"),
         (
             "app.json:prod",
-            "app.json:prod: this version reads no configuration files; give its options here as --key=value",
+            f"app.json:prod: {ONLY_INI}",
         ),
         ("app.py", "'app.py' stands alone; write --wsgi-file app.py"),
         ("site.wsgi", "'site.wsgi' stands alone; write --wsgi-file site.wsgi"),
@@ -186,10 +191,10 @@ def test_a_word_that_stands_alone_is_answered_with_what_to_write(word, hint):
 def test_all_mistakes_of_a_line_are_reported_at_once():
     assert problems("--asynco 10 --listen many --socket --master app.xml --http-socket :x -p4x") == [
         "--asynco is no option of corelet; did you mean --asyncio?",
-        "app.xml: this version reads no configuration files; give its options here as --key=value",
+        f"app.xml: {ONLY_INI}",
         "--listen: expected a whole number, 1 or more; got 'many'",
         "--socket: needs a value (ADDRESS); none came",
-        "-p: expected a whole number, 1 or more; got '4x'",
+        "-p: expected a whole number from 1 to 1000; got '4x'",
         "--http-socket: :x: a port is a number from 0 to 65535; got x",
     ]
 
@@ -244,10 +249,10 @@ def test_mistakes_of_words_and_files_are_reported_together(folder):
     assert str(caught.value).splitlines() == [
         "--asynco is no option of corelet; did you mean --asyncio?",
         "bad.ini:2: vacum is no option of corelet; did you mean vacuum?",
-        f"no.ini: No such file or directory; it is looked for in {folder}",
+        f"no.ini: No such file or directory; it is looked for in {folder}; name a file in the form of .ini",
         "bad.ini:3: listen: expected a whole number, 1 or more; got 0",
         "--ini: needs a value (FILE[:SECTION]); none came",
-        "-p: expected a whole number, 1 or more; got 'x'",
+        "-p: expected a whole number from 1 to 1000; got 'x'",
     ]
 
 

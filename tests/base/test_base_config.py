@@ -164,3 +164,28 @@ def test_mistakes_of_a_reader_and_mistakes_of_values_are_reported_together():
         "app.ini:2: foo is no option",
         "app.ini:3: expected a whole number, 1 or more; got 'x'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["--socket", ":3031", "--http-socket", "0.0.0.0:3031"],
+            "0.0.0.0:3031 is named already by --socket",
+        ),
+        (
+            ["--socket", "/run/a", "--socket", "/run/a"],
+            "/run/a is named already by --socket; remove one",
+        ),
+        (["-w", ":app"], "-w: expected package.module or package.module:callable; got ':app'; name the module"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_is_bound(words, problem):
+    with pytest.raises(ConfigError) as caught:
+        configure(words)
+    assert problem in str(caught.value)
+
+
+def test_port_0_and_reuse_port_may_name_an_address_twice():
+    configure(["--socket", ":0", "--socket", ":0"])
+    configure(["--socket", ":3031", "--socket", ":3031", "--reuse-port"])

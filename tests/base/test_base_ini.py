@@ -307,9 +307,10 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path):
 
     (tmp_path / "latin.ini").write_bytes(b"[uwsgi]\n# f\xfcr\n")
     (tmp_path / "huge.ini").write_bytes(b"\n" * 1_000_001)
-    assert refused("no.ini:x") == f"no.ini: No such file or directory; it is looked for in {tmp_path}"
-    assert refused(f"{tmp_path}/no.ini") == f"{tmp_path}/no.ini: No such file or directory"
-    assert refused(str(tmp_path)) == f"{tmp_path}: Is a directory"
+    advice = "name a file in the form of .ini"
+    assert refused("no.ini:x") == f"no.ini: No such file or directory; it is looked for in {tmp_path}; {advice}"
+    assert refused(f"{tmp_path}/no.ini") == f"{tmp_path}/no.ini: No such file or directory; {advice}"
+    assert refused(str(tmp_path)) == f"{tmp_path}: Is a directory; {advice}"
     assert refused("latin.ini") == "latin.ini:2: expected UTF-8; got the byte 0xfc; save the file as UTF-8"
     assert refused("huge.ini") == "huge.ini: expected a configuration; got more than 1000000 bytes"
 
@@ -319,3 +320,9 @@ def test_any_text_is_read_or_refused_and_every_refusal_names_the_file(text):
     found = read("[uwsgi]\n" + text, environ={"k": "v"})
     assert all(problem.startswith("uwsgi.ini") for problem in found.problems)
     assert all(mention.origin.startswith("uwsgi.ini:") for mention in found.mentions)
+
+
+def test_a_broken_header_is_named_with_its_line_if_no_section_is_left():
+    _mentions, problems, _notes = read_ini("\n[uwsgi\nmaster = true\n", "app.ini", OPTIONS, {})
+    assert problems[0].startswith("app.ini: expected a section [uwsgi] or [corelet]; the file has no section")
+    assert problems[1:] == ["app.ini:2: expected [section]; got '[uwsgi'"]

@@ -94,7 +94,7 @@ def test_a_virtualenvs_packages_go_before_corelets_own_and_after_the_library(pro
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (Config(chdir="nowhere"), "^chdir nowhere: No such file or directory$"),
+        (Config(chdir="nowhere"), "^chdir nowhere: No such file or directory; name a folder"),
         (Config(env=("FOO",)), "^env FOO: expected NAME=VALUE$"),
         (Config(env=("=1",)), "^env =1: expected NAME=VALUE$"),
         (Config(virtualenv="nowhere"), "^virtualenv nowhere: there is no such folder$"),

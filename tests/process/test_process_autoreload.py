@@ -13,6 +13,7 @@ import os
 import py_compile
 import sys
 import threading
+import time
 import types
 import zipfile
 
@@ -20,7 +21,7 @@ import pytest
 
 from corelet.process import autoreload
 from corelet.process.autoreload import PAUSE_SECONDS, SETTLE_SECONDS, SLICE_SECONDS, Watch, watch
-from corelet.process.sources import SourceFiles, source_of, syntax_problem
+from corelet.process.sources import Rewritten, SourceFiles, source_of, syntax_problem
 
 PATIENCE_SECONDS = 20.0
 
@@ -246,6 +247,40 @@ def test_a_file_that_was_made_and_imported_at_once_is_no_change(site):
     site.begin()
     site.module("generated.py")
     assert site.changes() == []
+
+
+def test_a_file_written_since_the_loading_began_is_a_change_in_the_first_scan_alone(site):
+    """It may have been read before it was written. Neither older files count nor those of a clock that is ahead."""
+    began = time.time_ns() - 1_000_000_000
+    paths = {name: site.module(f"{name}.py") for name in ("before", "since", "ahead")}
+    for name, seconds in (("before", -1), ("since", 0), ("ahead", 3600)):
+        os.utime(paths[name], ns=(began + seconds * 1_000_000_000,) * 2)
+    files = SourceFiles(site.modules, began)
+    paths["after"] = site.module("after.py")
+    assert [path for path in files.look() if path] == [paths["since"], paths["after"]]
+    assert files.written_while_loading == {paths["since"]}
+    assert [path for path in files.look() if path] == []
+    later = site.module("later/late.py")
+    assert [path for path in files.look() if path] == []
+    assert later in files
+    site.write("since.py", "x = 22\n")
+    assert [path for path in files.look() if path] == [paths["since"]]
+    assert not files.written_while_loading
+
+
+def test_a_file_that_the_application_writes_at_each_load_is_no_reason_to_load_for_ever(site):
+    path = site.module("made.py")
+    rewritten = Rewritten()
+    assert rewritten.is_reason(path)
+    assert not rewritten.is_reason(path)  # the same again
+    for number in range(10):
+        site.write("made.py", f"x = {number}\n")
+        assert rewritten.is_reason(path) == (number < 2)
+    rewritten.edited()
+    site.write("made.py", "x = 10\n")
+    assert rewritten.is_reason(path)
+    os.unlink(path)
+    assert not rewritten.is_reason(path)
 
 
 def test_of_installed_packages_only_what_is_imported_is_watched(site):

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from harness import ROOT
-from masters import accepts, gated, is_alive, mastered
+from masters import HELLO, accepts, gated, is_alive, mastered
 from stage import Peer, begin, finish
 
 
@@ -223,4 +223,86 @@ def test_a_reload_of_a_preloaded_application_is_a_new_master_that_loads_it_again
         for pid in old.values():
             server.wait(f"(pid {pid}) ended", start)
         assert server.get("/").body.decode().split()[0] == "3"
+        assert server.stop() == 0
+
+
+# ---- what a new master cannot have -----------------------------------------------------------------------------------
+
+INI = "[uwsgi]\nmaster = true\nprocesses = 2\npidfile = app.pid\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("master-fifo = /nope/f", "cannot make master-fifo /nope/f: No such file or directory"),
+        ("master-fifo = /tmp", "something that is no fifo is there"),
+        ("pidfile = /nope/x.pid", "pidfile /nope/x.pid: cannot be written: No such file or directory"),
+        ("pidfile2 = /nope/x.pid", "pidfile2 /nope/x.pid: cannot be written"),
+        ("safe-pidfile = words", "expected a process id; got 'words'"),
+        ("safe-pidfile = one", "is running; stop it first"),
+    ],
+)
+def test_a_file_that_a_new_master_could_not_make_is_found_before_the_exec(tmp_path, line, reason):
+    (tmp_path / "words").write_text("words\n")
+    (tmp_path / "one").write_text("1\n")
+    (tmp_path / "app.ini").write_text(INI)
+    with mastered(tmp_path, HELLO, "--ini", "app.ini", "--wsgi-file", "app.py", master=()) as server:
+        old = server.ready()
+        (tmp_path / "app.ini").write_text(f"{INI}{line}\n")
+        start = server.mark()
+        server.order("x")
+        assert "generation 1 goes on serving" in server.wait("a new master does not start: ", start)
+        assert reason in server.log.text()
+        assert server.ready() == old
+        assert server.get("/").body == b"hello"
+        (tmp_path / "app.ini").write_text(INI)
+        start = server.mark()
+        server.order("x")
+        server.wait("generation 2 is ready", start)
+        assert server.stop() == 0
+        assert not (tmp_path / "app.pid").exists()
+
+
+@pytest.mark.parametrize("hook", ["exec:false", "chdir:/nope", "exit:3"])
+def test_a_hook_that_fails_in_a_new_master_ends_nothing(tmp_path, hook):
+    """It cannot be tried out: it is done once. The server that would end has requests to serve."""
+    (tmp_path / "app.ini").write_text(INI)
+    with mastered(tmp_path, HELLO, "--ini", "app.ini", "--wsgi-file", "app.py", master=()) as server:
+        (tmp_path / "app.ini").write_text(f"{INI}hook-master-start = {hook}\n")
+        start = server.mark()
+        server.order("x")
+        server.wait("the new master goes on without it", start)
+        server.wait("generation 2 is ready", start)
+        assert server.get("/").body == b"hello"
+        assert server.stop() == 0
+
+
+def test_files_that_became_impossible_after_the_try_out_end_nothing(tmp_path, copied):
+    """The application takes the folder away that the try-out has seen, as another process could."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "app.ini").write_text(INI)
+    with mastered(tmp_path, HELLO, "--ini", "app.ini", "--wsgi-file", "app.py", master=(), code=copied) as server:
+        (tmp_path / "app.ini").write_text(f"{INI}master-fifo = run/f\npidfile2 = run/p\n")
+        # Run by the new master alone: the try-out does not serve.
+        first = "    handed = Handover.from_environment()\n"
+        change(copied, "process/start.py", first, f"    os.rmdir({str(folder)!r})\n{first}")
+        start = server.mark()
+        server.order("x")
+        server.wait("cannot be written: No such file or directory", start)
+        server.wait("cannot make master-fifo", start)
+        server.wait("generation 2 is ready", start)
+        assert server.get("/").body == b"hello"
+        assert server.stop() == 0
+
+
+def test_a_configuration_without_a_master_is_no_new_master(tmp_path):
+    (tmp_path / "app.ini").write_text("[uwsgi]\nmaster = true\nmaster-fifo = other\n")
+    with mastered(tmp_path, HELLO, "--ini", "app.ini", "--wsgi-file", "app.py", master=(), fifo=False) as server:
+        (tmp_path / "app.ini").write_text("[uwsgi]\nreload = exec\n")
+        start = server.mark()
+        with open(tmp_path / "other", "w") as fifo:
+            fifo.write("x")
+        server.wait("a server without a master cannot take over the workers of one", start)
+        assert server.get("/").body == b"hello"
         assert server.stop() == 0

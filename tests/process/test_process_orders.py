@@ -9,7 +9,7 @@ import signal
 import pytest
 from gates import GATES, Gates
 from harness import PATIENCE_SECONDS
-from masters import HELLO, Master, Tail, corelet, gated, mastered, until
+from masters import HELLO, Master, Tail, children_of, corelet, gated, is_alive, mastered, until
 from stage import begin, finish
 
 
@@ -269,3 +269,157 @@ def test_a_running_server_obeys_the_command_line_of_another_process(tmp_path):
         assert server.exit_code() == 0
         code, text = corelet(tmp_path, "--stop", "server.pid")
         assert code == 1 and "Traceback" not in text
+
+
+# ---- a server that has no master -------------------------------------------------------------------------------------
+
+
+def alone(tmp_path, application="", *arguments):
+    return gated(tmp_path, application, "--pidfile", "server.pid", *arguments, master=(), fifo=False, workers=False)
+
+
+def test_without_a_master_it_says_how_it_is_and_can_be_paused(tmp_path):
+    with alone(tmp_path) as (server, gates):
+        assert server.get("/pid").status == 200
+        running = begin(server, "/gate?running")
+        gates.at("running")
+        assert corelet(tmp_path, "control", "server.pid", "stats")[0] == 0
+        server.wait("statistics: 1 requests in ")
+        server.wait(f"worker 1 (pid {server.pid}): 1 requests, 0 exceptions, ")
+        assert corelet(tmp_path, "control", "server.pid", "workers")[0] == 0
+        server.wait("workers: 1 wanted, generation 1 serves")
+        server.wait("1 of 100 cores in use")
+        assert corelet(tmp_path, "control", "server.pid", "pause")[0] == 0
+        server.wait("paused: nothing is accepted (SIGTSTP)")
+        start = server.mark()
+        server.signal(signal.SIGUSR2)
+        server.wait("generation 1 serves; paused, nothing is accepted", start)
+        waiting = waits(server)
+        assert waiting is not None
+        server.signal(signal.SIGTSTP)
+        server.wait("accepting again (SIGTSTP)")
+        assert finish(waiting).status == 200
+        gates.close()
+        assert finish(running).status == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU])
+def test_without_a_master_the_number_of_workers_stays(tmp_path, number):
+    with alone(tmp_path) as (server, _):
+        server.signal(number)
+        server.wait(f"{number.name}: the number of workers is a master's; start with --master")
+        assert server.get("/pid").status == 200
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--reload", "server.pid"),
+        ("control", "server.pid", "reload"),
+        ("control", "server.pid", "more"),
+        ("control", "server.pid", "fewer"),
+    ],
+)
+def test_an_order_that_needs_a_master_is_refused_where_there_is_none(tmp_path, words):
+    """SIGHUP would stop it, and the command would have said that it was told to reload."""
+    with alone(tmp_path) as (server, _):
+        code, text = corelet(tmp_path, *words)
+        assert code == 1
+        assert f"server.pid: process {server.pid} serves without a master" in text
+        assert "start it with --master; nothing was ordered" in text
+        assert server.get("/pid").status == 200
+        assert corelet(tmp_path, "--stop", "server.pid")[0] == 0
+        assert server.exit_code() == 0
+
+
+# ---- orders that come at a bad moment --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [True, False])
+def test_a_stop_during_a_pause_serves_what_waits(tmp_path, workers):
+    """There will be nobody to go on, and a closed socket resets what its backlog holds."""
+    how = {} if workers else {"master": (), "fifo": False, "workers": False}
+    with mastered(tmp_path, HELLO, **how) as server:
+        server.signal(signal.SIGTSTP)
+        server.wait("paused: nothing is accepted")
+        waiting = []
+        while len(waiting) < 3:
+            waiting += [sock for sock in [waits(server)] if sock]
+        server.signal(signal.SIGTERM)
+        assert [finish(sock).body for sock in waiting] == [b"hello"] * 3
+        assert server.exit_code() == 0
+
+
+def test_the_state_of_the_workers_says_that_they_are_paused(tmp_path):
+    with mastered(tmp_path, HELLO) as server:
+        server.order("p")
+        server.wait("paused: nothing is accepted")
+        server.order("d")
+        server.wait("workers: 2 wanted, generation 1 serves; paused, nothing is accepted")
+
+
+def test_the_least_and_the_most_workers_are_said(tmp_path):
+    with mastered(tmp_path, HELLO, master=("--master",)) as server:
+        server.order("-")
+        server.wait("1 worker is left, which is the least (master-fifo fewer)")
+        server.order("++++")
+        server.wait("4 workers are the most that processes = 1 allows (master-fifo more)")
+
+
+def test_a_log_that_cannot_be_opened_again_is_not_said_to_be(tmp_path):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    server = Master(tmp_path, HELLO, "--logto", "logs/server.log")
+    try:
+        log = Tail(folder / "server.log")
+        log.wait("generation 1 is ready")
+        folder.rename(tmp_path / "moved")
+        log = Tail(tmp_path / "moved" / "server.log")
+        server.order("l")
+        log.wait("still writing to the file that was open")
+        server.order("d")
+        log.wait("workers: 2 wanted")
+        assert "log opened again" not in log.text()
+    finally:
+        server.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_a_signal_ends_a_hook_of_the_master_that_hangs(tmp_path, number):
+    server = Master(tmp_path, HELLO, "--hook-master-start", "exec:sleep 600")
+    try:
+        server.wait("hook-master-start: exec:sleep 600")
+        until(lambda: children_of(server.pid), "the command runs")
+        (sleep,) = children_of(server.pid)
+        server.signal(number)
+        assert server.exit_code() == 0
+        assert not is_alive(sleep)
+        assert server.log.count("is ready") == 0
+    finally:
+        server.end()
+
+
+# ---- a system that has no process left -------------------------------------------------------------------------------
+
+
+def test_workers_that_cannot_be_started_are_one_line_and_signals_are_heard(tmp_path):
+    """So few descriptors that the first dozen can be had."""
+    prefix = ("sh", "-c", 'ulimit -n 60; exec "$@"', "sh")
+    server = Master(tmp_path, HELLO, master=("--master", "--processes", "200"), prefix=prefix)
+    try:
+        line = server.wait("others cannot be started: Too many open files")
+        assert "ulimit -n, LimitNOFILE=" in line
+        server.wait("others cannot be started", server.log.lines.index(line) + 1)
+        server.signal(signal.SIGUSR2)
+        server.wait("workers: 200 wanted")
+        assert server.log.count("cannot be started") < 10
+        assert server.stop() == 0
+    finally:
+        server.end()
+
+
+def test_a_number_of_processes_that_nobody_means_is_refused(tmp_path):
+    code, text = corelet(tmp_path, "--http-socket", ":0", "--wsgi-file", "app.py", "--processes", "1001")
+    assert code == 1
+    assert "from 1 to 1000" in text

@@ -125,7 +125,9 @@ def test_systemd_is_told_what_goes_on(tmp_path):
 
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
         application = "def view_names(e, s): return text(s, *sorted(os.environ))\n"
-        with gated(tmp_path, application, environment=environment) as (server, _):
+        (tmp_path / "app.ini").write_text("[uwsgi]\nprocesses = 2\n")
+        words = ("--ini", "app.ini", "--wsgi-file", "app.py")
+        with gated(tmp_path, application, *words, environment=environment) as (server, _):
             hear("READY=1")
             hear("WATCHDOG=1")
             names = server.get("/names").body.decode().split()
@@ -140,16 +142,24 @@ def test_systemd_is_told_what_goes_on(tmp_path):
             hear("RELOADING=1")
             hear("READY=1")  # as it was
             (tmp_path / "gone.py").rename(tmp_path / "app.py")
+            good = (tmp_path / "app.ini").read_text()
+            (tmp_path / "app.ini").write_text("[uwsgi]\nprozesses = 2\n")
             server.order("x")
+            hear("RELOADING=1")
+            assert "STATUS=serving; the last reload failed" in hear("READY=1")
+            (tmp_path / "app.ini").write_text(good)
+            server.order("x")
+            hear("RELOADING=1")
             server.wait("new master: exec of")
+            hear("WATCHDOG_USEC=600000000")  # the new program feeds nobody while it preloads
+            hear("WATCHDOG_USEC=1000000")
             hear("READY=1")
             hear("WATCHDOG=1")
             server.signal(signal.SIGTERM)
             hear("STOPPING=1")
             assert server.exit_code() == 0
         order = [word for lines in heard for word in lines if word in ("READY=1", "RELOADING=1", "STOPPING=1")]
-        assert order[:5] == ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1"]
-        assert order[-2:] == ["READY=1", "STOPPING=1"]
+        assert order == ["READY=1", *["RELOADING=1", "READY=1"] * 4, "STOPPING=1"]
 
 
 # ---- users ----------------------------------------------------------------------------------------------------------
@@ -341,6 +351,36 @@ def test_an_edit_reloads_and_a_syntax_error_keeps_the_old_worker(tmp_path, how):
         for pid in old.values():
             server.wait(f"(pid {pid}) ended")
         assert server.get("/").body == b"three"
+
+
+def test_an_edit_while_the_application_is_loaded_is_not_lost(tmp_path):
+    """Nobody else watches yet, and the new worker sees the file for the first time when it serves."""
+    application = "import part\nif part.WAIT: blocking_gate('load')\ndef view_part(e, s): return text(s, part.TEXT)\n"
+    (tmp_path / "part.py").write_text("WAIT = 1\nTEXT = 'first'\n")
+    gates = Gates(tmp_path)
+    server = Master(tmp_path, GATES + application, "--py-autoreload", "1", master=("--master",))
+    try:
+        gate = gates.at("load")
+        (tmp_path / "part.py").write_text("WAIT = 0\nTEXT = 'second'\n")
+        gate.open()
+        server.wait("part.py, written while it was loaded): starting generation 2")
+        server.wait("generation 2 is ready: 1 workers")
+        server.wait(f"(pid {gate.pid}) ended")
+        assert server.get("/part").body == b"second"
+    finally:
+        gates.close()
+        server.end()
+
+
+def test_an_application_that_writes_what_it_imports_is_loaded_twice_and_not_for_ever(tmp_path):
+    (tmp_path / "made.py").write_text("X = 0\n")
+    application = "import made\nopen('made.py', 'w').write('X = 1\\n')\n" + HELLO
+    with mastered(tmp_path, application, "--py-autoreload", "1", master=("--master",)) as server:
+        server.wait("made.py, written while it was loaded): starting generation 2")
+        server.wait("generation 2 is ready: 1 workers")
+        server.wait("made.py was written while it was loaded, again: no reload for that")
+        assert server.get("/").body == b"hello"
+        assert server.log.count("starting generation") == 1
 
 
 def test_a_request_that_has_begun_finishes_over_an_edit(tmp_path):

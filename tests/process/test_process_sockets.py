@@ -14,6 +14,7 @@ from corelet.base.address import parse
 from corelet.base.config import Config
 from corelet.base.errors import BindError, ConfigError
 from corelet.process.sockets import bind, bind_all
+from corelet.process.unix_sockets import owner_of
 
 
 @pytest.fixture
@@ -357,3 +358,9 @@ def test_a_backlog_beyond_the_systems_limit_is_mentioned(folder, caplog):
     for sock in bind_all(Config(http_socket=("127.0.0.1:0",), listen=10_000_000)):
         sock.retire(vacuum=True)
     assert "listen 10000000: the system allows" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["4294967295", ":4294967296", "99999999999999999999"])
+def test_a_number_that_is_no_user_is_refused_with_the_range(text):
+    with pytest.raises(BindError, match=r"chown-socket .*expected names, or numbers from 0 to 4294967294"):
+        owner_of(text)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from harness import PATIENCE_SECONDS, ROOT
+from masters import corelet
 
 
 def test_without_the_package_uvloop_its_option_says_what_to_install(tmp_path):
@@ -25,3 +26,14 @@ def test_without_the_package_uvloop_its_option_says_what_to_install(tmp_path):
         "or leave the option out\n"
     )
     assert not (tmp_path / "app.sock").exists()
+
+
+def test_a_log_that_cannot_be_opened_is_one_line_that_names_its_option(tmp_path):
+    for option, more in (("--daemonize", ()), ("--logto", ("--master",))):
+        words = ("--http-socket", "127.0.0.1:0", "--wsgi-file", "app.py", option, "/nope/x.log", *more)
+        code, text = corelet(tmp_path, *words)
+        assert code == 1
+        assert text.splitlines() == [
+            f"corelet: error: {option[2:]} /nope/x.log: No such file or directory; is there such a folder, and may we "
+            "write there?"
+        ]

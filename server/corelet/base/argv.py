@@ -172,7 +172,8 @@ class _Reader:
             self.mentions.append(Mention(self.by_name["ini"], word, word))
         elif word.partition(":")[0].lower().endswith(_OTHER_FILE_ENDINGS):
             self.problems.append(
-                f"{word}: this version reads no configuration files; give its options here as --key=value"
+                f"{word}: this version reads configuration files in the form of .ini only; write it as one, or give "
+                "its options here as --key=value"
             )
         elif word.lower().endswith((".py", ".wsgi")):
             self.problems.append(f"{word!r} stands alone; write --wsgi-file {word}")

@@ -211,6 +211,11 @@ def _adjust(values: dict[str, Any], origins: dict[str, str], notes: list[str]) -
         values["loop"] = "asyncio"
     if "module" in values and "wsgi_file" in values:
         notes.append("module and wsgi-file are both given: module is served, wsgi-file is not loaded, as in uWSGI")
+    if "module" in values and not values["module"].partition(":")[0].strip():
+        problems.append(
+            f"{origins['module']}: expected package.module or package.module:callable; got {values['module']!r}; name "
+            "the module, or use callable for the name alone"
+        )
     if ":" in values.get("logto", "") and "/" not in values["logto"]:
         problems.append(f"{origins['logto']}: logging to a network address is not in this version; give a file")
     return problems
@@ -230,6 +235,7 @@ def _cache_problems(config: Config, notes: list[str]) -> list[str]:
 
 def _address_problems(config: Config) -> list[str]:
     problems = []
+    seen: dict[tuple[object, ...], str] = {}
     for name, texts in (
         ("socket", config.socket),
         ("uwsgi-socket", config.uwsgi_socket),
@@ -237,7 +243,14 @@ def _address_problems(config: Config) -> list[str]:
     ):
         for text in texts:
             try:
-                address.parse(text)
+                found = address.parse(text)
             except ConfigError as error:
                 problems.append(f"--{name}: {error}")
+                continue
+            place = (found.kind, found.host, found.port, found.path)
+            if found.descriptor is not None or (found.is_tcp and (config.reuse_port or not found.port)):
+                continue  # a descriptor has its own message, port 0 is another one each time
+            if place in seen:
+                problems.append(f"--{name}: {text} is named already by --{seen[place]}; remove one of them")
+            seen.setdefault(place, name)
     return problems

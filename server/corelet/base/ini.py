@@ -78,7 +78,7 @@ def _content(path: str, folder: str) -> str:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         where = "" if os.path.isabs(path) else f"; it is looked for in {folder or os.curdir}"
-        raise ConfigError(f"{path}: {error.strerror}{where}") from error
+        raise ConfigError(f"{path}: {error.strerror}{where}; name a file in the form of .ini") from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: expected a configuration; got more than {MAX_FILE_BYTES} bytes")
     try:
@@ -115,12 +115,15 @@ class _Reader:
     def run(self, text: str, section: str) -> None:
         lines = text.split("\n")  # not splitlines(): it knows ten more ends of a line, and would count them
         wanted = self._choose(_headers(lines), section)
-        if wanted is None:
+        if wanted is None:  # a header that is broken may be why
+            for number, line in enumerate(map(str.strip, lines), 1):
+                if line.startswith("[") and _header(line) is None:
+                    self._broken_header(number, line)
             return
         own = list(self._lines_of(lines, wanted))
         used = {match["key"] for line in own for match in _PLACEHOLDER.finditer(line.value or "") if match["key"]}
-        for line in own:
-            self._take(line, used)
+        for each in own:
+            self._take(each, used)
 
     def _choose(self, headers: list[str], section: str) -> str | None:
         """The section to read; None, with a problem, if there is none."""
@@ -135,6 +138,9 @@ class _Reader:
         self.problems.append(f"{self.name}: expected a section {expected}; the file has {have}{name_one}")
         return None
 
+    def _broken_header(self, number: int, line: str) -> None:
+        self.problems.append(f"{self.name}:{number}: expected [section]; got {line!r}")
+
     def _lines_of(self, lines: list[str], wanted: str) -> Iterator[_Line]:
         """The lines of one section, which may stand in several pieces."""
         current: str | None = None
@@ -144,7 +150,7 @@ class _Reader:
             if line[0] == "[":
                 current = _header(line)
                 if current is None:
-                    self.problems.append(f"{self.name}:{number}: expected [section]; got {line!r}")
+                    self._broken_header(number, line)
             elif current is None:
                 self.problems.append(f"{self.name}:{number}: {line!r} stands in no section; write [{wanted}] above it")
             elif current == wanted:

@@ -136,7 +136,9 @@ def prepare_process(config: Config) -> None:
         try:
             os.chdir(config.chdir)
         except OSError as error:
-            raise ConfigError(f"chdir {config.chdir}: {error.strerror}") from error
+            raise ConfigError(
+                f"chdir {config.chdir}: {error.strerror}; name a folder that is there and that our user may enter"
+            ) from error
     for text in config.env:
         name, equals, value = text.partition("=")
         if not name or not equals:

@@ -36,13 +36,14 @@ FILE_MODE = 0o640
 class LogFile:
     """The descriptor that all lines go to. `reopen` is for rotation: the number stays, the file behind it changes."""
 
-    def __init__(self, path: str | None = None) -> None:
-        """Open `path` for appending, or take stderr. Raises ConfigError if it cannot be opened.
+    def __init__(self, path: str | None = None, option: str = "logto") -> None:
+        """Open `path` for appending, or take stderr. Raises ConfigError, which names `option`, if it cannot be opened.
 
         The path is made absolute: `chdir` comes later and rotation later still.
         """
         self.path = None if path is None else os.path.abspath(path)
-        self.descriptor = STDERR if self.path is None else _open(self.path)
+        self._option = option
+        self.descriptor = STDERR if self.path is None else _open(self.path, option)
 
     @classmethod
     def open_already(cls, path: str) -> LogFile:
@@ -51,16 +52,20 @@ class LogFile:
         file.path = os.path.abspath(path)
         return file
 
-    def reopen(self) -> None:
-        """Open the path again, after it was moved away. If that fails, the old file is kept and the failure logged."""
+    def reopen(self) -> bool:
+        """Open the path again, after it was moved away. If that fails, the old file is kept and the failure logged.
+
+        Returns whether what is written now goes where the configuration says.
+        """
         if self.path is None:
-            return
+            return True
         try:
-            fresh = _open(self.path)
+            fresh = _open(self.path, self._option)
         except ConfigError as error:
             logging.getLogger("corelet").error("%s; still writing to the file that was open", error)
-            return
+            return False
         self.take_over(fresh)
+        return True
 
     def take_over(self, descriptor: int) -> None:
         """Write to this open file from now on, as `reopen` does to a new one. The descriptor is closed."""
@@ -91,11 +96,13 @@ class LogFile:
             self.path = None
 
 
-def _open(path: str) -> int:
+def _open(path: str, option: str) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
-        raise ConfigError(f"logto {path}: {error.strerror}; is there such a folder, and may we write there?") from error
+        raise ConfigError(
+            f"{option} {path}: {error.strerror}; is there such a folder, and may we write there?"
+        ) from error
 
 
 def _settle(stream: IO[str] | None) -> None:

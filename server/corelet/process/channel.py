@@ -2,7 +2,7 @@
 
     master -> worker   drain SECONDS, stop SECONDS (nobody accepts any more), hurry, quit, pause, resume,
                        reopen (with the descriptor of the new log), signal NUMBER
-    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, stubborn WHY, changed PATH,
+    worker -> master   ready, failed CODE TEXT, leaving WHY, recycle WHY, stubborn WHY, changed PATH, written PATH,
                        registers JSON (api/registry.py), raise NUMBER, awaits NUMBER, awaits-not NUMBER,
                        reload, stop (the application wants it)
 

@@ -11,6 +11,7 @@ has its default action until the loop runs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -67,6 +68,7 @@ class Seat:
     is_a_reload: bool
     roster: Roster
     locks: int
+    loading_began_ns: int  # by time.time_ns(): what was written since then may not be what was loaded
     leave_behind: Callable[[], None]
 
     def release(self) -> None:
@@ -129,7 +131,7 @@ def _serve(seat: Seat) -> int:
         seat.channel.send("registers", text)
     seat.channel.send("ready")
     if config.py_autoreload and seat.worker == 1:
-        autoreload.watch(loop, config.py_autoreload, lambda path: _changed(duty, seat, path))
+        _watch_sources(duty, seat, loop)
     duty.run(END_SIGNALS)
     worker.publish()
     access_log.flush()
@@ -139,10 +141,14 @@ def _serve(seat: Seat) -> int:
     return 0
 
 
-def _changed(duty: Duty, seat: Seat, path: str) -> None:
-    """A source file has changed; who is ending already leaves that to its successor."""
-    if not duty.ending:
-        seat.channel.send("changed", path)
+def _watch_sources(duty: Duty, seat: Seat, loop: asyncio.AbstractEventLoop) -> None:
+    """py-autoreload. Who is ending already leaves what changes to its successor."""
+
+    def changed(path: str) -> None:
+        if not duty.ending:
+            seat.channel.send("written" if path in watch.files.written_while_loading else "changed", path)
+
+    watch = autoreload.watch(loop, seat.config.py_autoreload, changed, loading_began_ns=seat.loading_began_ns)
 
 
 # ---- orders ----

@@ -14,18 +14,22 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
 
 from corelet.base.errors import ConfigError, OperatorError
+from corelet.process.signals import held_back
 
 SHELL_CHARACTERS = frozenset("|><&;`$*?()\n")
 """What only a shell understands where it stands without quotes."""
 
 WORD_BEGINNINGS = frozenset("~#")
 """The same, at the beginning of a word only."""
+
+END_SECONDS = 2.0  # for a command that is told to end before it is killed
 
 SHELLS = frozenset(("sh", "ash", "bash", "dash", "ksh", "zsh"))
 
@@ -131,17 +135,36 @@ def run(words: Sequence[str]) -> int:
     """Run a command to its end and return its exit code; -N when signal N ended it. Raises OperatorError.
 
     It blocks, so it has no place in the master's loop. The command stays in our process group: whoever presses Ctrl-C
-    during a start that hangs in a hook means the hook too.
+    during a start that hangs in a hook means the hook too. Whatever is raised while we wait ends it.
     """
-    pid = start(words, new_session=False)
+    pid = 0
     try:
+        with held_back():  # a signal that raises does so when it is known what to end
+            pid = start(words, new_session=False)
         _, status = os.waitpid(pid, 0)
     except ChildProcessError as error:
         raise OperatorError(
             f"cannot tell how {shlex.join(words)} ended: SIGCHLD was ignored when corelet was started; "
             "start it from a shell, or by systemd"
         ) from error
+    except BaseException:
+        if pid:
+            with held_back():
+                _end(pid)
+        raise
     return os.waitstatus_to_exitcode(status)
+
+
+def _end(pid: int) -> None:
+    """SIGTERM, and SIGKILL for what takes too long."""
+    watched = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        if not select.select([watched], [], [], END_SECONDS)[0]:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(watched)
 
 
 def ending(code: int) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from corelet.base.config import Config
 from corelet.base.errors import OperatorError
+from corelet.base.process_options import MAX_PROCESSES
 from corelet.process import commands, handover, report, signals
 from corelet.process.fifo import SIGNALS, MasterFifo
 from corelet.process.fleet import KILL_GRACE_SECONDS
@@ -41,6 +42,8 @@ ONLY_AT_START = (
 )  # fmt: skip
 
 
+LAST_RELOAD_FAILED = "serving; the last reload failed"  # for `systemctl status`
+EXEC_WATCHDOG_SECONDS = 600.0  # for a new program to load what it preloads: meanwhile nobody feeds the watchdog
 MAX_STEPS = 100  # letters of one read that each add or take a worker
 MOST_TIMES = 4  # so many times `processes` can be asked for by SIGTTIN
 
@@ -161,7 +164,8 @@ class Control:
     def generation_failed(self) -> None:
         """The new generation does not come: a worker that dies now is replaced by one as it was."""
         master = self.master
-        master.prepared.notifier.ready("serving; the last reload failed")
+        if not self._exec_due:  # otherwise the reload goes on: this one is given up for a new master
+            master.prepared.notifier.ready(LAST_RELOAD_FAILED)
         self._wanted = 0
         if self._before is None:
             return
@@ -198,6 +202,7 @@ class Control:
         os.environ.update(left)  # so that it can say whether it understands what it will be left
         try:
             self._trial = commands.start(_program("--no-server"))
+            self.master.prepared.notifier.reloading()
         finally:
             os.chdir(here)
             for name in left:
@@ -215,6 +220,7 @@ class Control:
                 "a new master does not start: %s; generation %d goes on serving",
                 commands.ending(code), self.master.fleet.generation,
             )  # fmt: skip
+            self.master.prepared.notifier.ready(LAST_RELOAD_FAILED)
         else:
             self._exec_due = True
         return True
@@ -270,6 +276,7 @@ class Control:
         prepared = self.master.prepared
         words = _program()
         logger.info("new master: exec of %s", " ".join(words))
+        prepared.notifier.watchdog_waits(EXEC_WATCHDOG_SECONDS)
         try:
             with signals.held_back(
                 signals.MASTER_SIGNALS
@@ -281,6 +288,8 @@ class Control:
         except OSError as error:
             logger.error("the new master cannot be started: %s; the old one goes on", error.strerror)
             self._keep()
+            prepared.notifier.watchdog_again()
+            prepared.notifier.ready(LAST_RELOAD_FAILED)
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -324,20 +333,27 @@ class Control:
     def resize(self, wanted: int, why: str) -> None:
         """Have so many workers; with cheaper no more than processes, and never more than four times as many."""
         config = self.master.config
-        fleet = self.master.fleet.resize(min(wanted, config.processes * (1 if config.cheaper else MOST_TIMES)))
-        if fleet.wanted != self.master.fleet.wanted:
-            logger.info("%d workers instead of %d (%s)", fleet.wanted, self.master.fleet.wanted, why)
+        before = self.master.fleet.wanted
+        most = min(config.processes * (1 if config.cheaper else MOST_TIMES), MAX_PROCESSES)
+        fleet = self.master.fleet.resize(min(wanted, most))
+        if fleet.wanted != before:
+            logger.info("%d workers instead of %d (%s)", fleet.wanted, before, why)
             self.master.change(fleet)
+        elif wanted < before:
+            logger.info("%d worker is left, which is the least (%s)", before, why)
+        elif wanted > before:
+            logger.info("%d workers are the most that processes = %d allows (%s)", before, config.processes, why)
 
     def _pause(self, why: str) -> None:
         master = self.master
         master.paused = not master.paused
-        logger.info("%s (%s)", "paused: nothing is accepted" if master.paused else "accepting again", why)
+        logger.info(report.PAUSED if master.paused else report.RESUMED, why)
         master.crew.tell_all("pause" if master.paused else "resume")
 
     def _reopen_log(self, why: str) -> None:
         file = self.master.prepared.file
-        file.reopen()
+        if not file.reopen():
+            return
         for child in self.master.crew.children.values():  # with the file itself: a worker may not be allowed to open it
             child.channel.send("reopen", descriptor=file.descriptor)
         logger.info("log opened again (%s)", why)
@@ -362,7 +378,8 @@ class Control:
             logger.info("%s", line)
 
     def _workers(self, why: str) -> None:
-        for line in report.workers(self.master.fleet, self.looks(), self.master.config, time.monotonic()):
+        master = self.master
+        for line in report.workers(master.fleet, self.looks(), master.config, time.monotonic(), paused=master.paused):
             logger.info("%s", line)
 
 

@@ -8,11 +8,12 @@ worker's words and its end are folded into the fleet by `Master.change`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from corelet.process.life import State
 from corelet.process.locks import lock_file
 from corelet.process.plan import Retire
 from corelet.process.report import name_of
+from corelet.process.sources import Rewritten
 from corelet.process.stacks import Stacks
 from corelet.process.watchdog import Seen
 from corelet.serving.siblings import Siblings
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
     from corelet.process.master import Master
 
 logger = logging.getLogger("corelet.process")
+
+
+ADVICE = {
+    errno.EMFILE: "; raise the limit of open files (ulimit -n, LimitNOFILE=), or ask for fewer workers",
+    errno.EAGAIN: "; raise the limit of processes (ulimit -u, TasksMax=), or ask for fewer workers",
+    errno.ENOMEM: "; ask for fewer workers",
+}
 
 
 class WorkerFailed(LoadError):
@@ -100,6 +109,7 @@ class Crew:
         self.master = master
         self.children: dict[int, Child] = {}
         self.siblings = Siblings()
+        self.rewritten = Rewritten()
         self.served = served  # requests of workers that have ended
         self.roster = Roster()
         self.locks = lock_file() if locks is None else locks
@@ -141,11 +151,20 @@ class Crew:
         elif word == "stubborn":
             self.recycle(member, text, at_once=True)
         elif word == "changed":
+            self.rewritten.edited()
             self.master.control.obey("reload", f"py-autoreload {text}")
+        elif word == "written":
+            self._written_while_loading(text)
         elif word in ("registers", "raise", "awaits", "awaits-not"):
             self.master.router.told_by(member, word, text)
         elif word in ("reload", "stop") and not self.master.fleet.stopping:
             self.master.control.obey(word, f"uwsgi.{word}() in {name_of(member)}")
+
+    def _written_while_loading(self, path: str) -> None:
+        if self.rewritten.is_reason(path):
+            self.master.control.obey("reload", f"py-autoreload {path}, written while it was loaded")
+        else:
+            logger.info("py-autoreload: %s was written while it was loaded, again: no reload for that", path)
 
     def recycle(self, member: Member, why: str, at_once: bool = False) -> None:
         """Replace a worker, as soon as it is old enough, by one that is ready first."""
@@ -243,20 +262,17 @@ class Crew:
     # -- orders to them -------------------------------------------------------------------------------------------
 
     def start(self, worker: int, now: float) -> None:
-        """Fork a process for this seat."""
-        try:
-            ours, theirs = pair()
-        except OSError as error:
-            self._not_started(worker, error, now)
-            return
+        """Fork a process for this seat. Raises OSError, with nothing left behind."""
+        ours, theirs = pair()
         new = Child(ours)
         try:
-            new.board, new.stacks = Scoreboard(), Stacks()
-            seat = self._seat(worker, theirs, new.board, new.stacks, lambda: self._leave_behind(ours))
+            new.board = board = Scoreboard()
+            new.stacks = stacks = Stacks()
+            seat = self._seat(worker, theirs, board, stacks, lambda: self._leave_behind(ours))
             pid = forking.fork(lambda: child.run(seat))
-        except OSError as error:
+        except OSError:
             new.close()
-            self._not_started(worker, error, now)
+            raise
         else:
             self.watch(pid, new)
             if self.roster.is_empty(worker):
@@ -265,9 +281,17 @@ class Crew:
         finally:
             theirs.close()
 
-    def _not_started(self, worker: int, error: OSError, now: float) -> None:
-        logger.error("worker %d cannot be started: %s; it is tried again", worker, error.strerror)
-        self.master.change(self.master.fleet.not_started(worker, now))
+    def not_started(self, workers: Sequence[int], error: OSError, now: float) -> None:
+        """The system has no process, or no descriptors, for the first of these; so it has none for the others."""
+        logger.error(
+            "worker %d%s cannot be started: %s; tried again later%s",
+            workers[0], f" and {len(workers) - 1} others" if len(workers) > 1 else "", error.strerror,
+            ADVICE.get(error.errno or 0, ""),
+        )  # fmt: skip
+        fleet = self.master.fleet
+        for worker in workers:
+            fleet = fleet.not_started(worker, now)
+        self.master.change(fleet)
 
     def _seat(
         self, worker: int, channel: Channel, board: Scoreboard, stacks: Stacks, leave_behind: Callable[[], None]
@@ -279,7 +303,8 @@ class Crew:
             applications=master.applications,
             cache_folder=prepared.cache_folder.provide_or_say(master.config),
             paused=master.paused, is_a_reload=master.fleet.goal > 1,
-            roster=self.roster, locks=self.locks, leave_behind=leave_behind,
+            roster=self.roster, locks=self.locks, loading_began_ns=master.loading_began_ns or time.time_ns(),
+            leave_behind=leave_behind,
         )  # fmt: skip
 
     def _leave_behind(self, ours: Channel) -> None:

@@ -89,8 +89,10 @@ class Duty:
         running = len(worker.busy_cores())
         if running or not self._quiet:
             logger.info("%s: finishing %d running requests", why, running)
+        began = worker.loop.time()
         if not await worker.drain(seconds):
-            logger.warning("some requests did not end within %g s", seconds)
+            waited = worker.loop.time() - began
+            logger.warning("some requests did not end; they were given %.3g s", min(waited, seconds))
         worker.loop.stop()
 
     def run(self, on_signals: Sequence[int] = ()) -> None:

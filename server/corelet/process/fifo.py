@@ -15,6 +15,7 @@ to a fifo that nobody reads blocks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -68,8 +69,13 @@ _ORDERS = (
     Order("P", "pidfiles", "writes the pid files again"),
     Order("s", "stats", "writes statistics to the log"),
     Order("d", "workers", "writes the state of each worker to the log", "no such letter"),
-    Order("+", "more", "one worker more", "the same, with cheaper only"),
-    Order("-", "fewer", "one worker fewer", "the same, with cheaper only"),
+    Order(
+        "+",
+        "more",
+        "one worker more, up to four times processes; with cheaper up to processes",
+        "the same, with cheaper only",
+    ),
+    Order("-", "fewer", "one worker fewer; one is left", "the same, with cheaper only"),
     Order("C", "cheap", "as few workers as there may be", "ends all workers until the next connection"),
     Order("x", "exec", "starts the master anew: new corelet, new interpreter, the same sockets", "no such letter"),
     Order("f", "reopen-fifo", "opens the fifo again, after its file was removed", "forks a second master"),
@@ -157,6 +163,16 @@ class MasterFifo:
         self.close()
 
 
+def check_fifo(path: str) -> None:
+    """Raise OperatorError if a MasterFifo could not be made of this path, and leave no trace."""
+    path = os.path.abspath(path)
+    if os.path.lexists(path):
+        os.close(_open(path))
+    elif not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        there = os.path.isdir(os.path.dirname(path))
+        raise _cannot_make(path, os.strerror(errno.EACCES if there else errno.ENOENT))
+
+
 def _make(path: str) -> bool:
     """Make the fifo; false if something is there already."""
     try:
@@ -164,10 +180,12 @@ def _make(path: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise OperatorError(
-            f"cannot make master-fifo {path}: {error.strerror}; is there such a folder, and may we write there?"
-        ) from error
+        raise _cannot_make(path, error.strerror) from error
     return True
+
+
+def _cannot_make(path: str, reason: str | None) -> OperatorError:
+    return OperatorError(f"cannot make master-fifo {path}: {reason}; is there such a folder, and may we write there?")
 
 
 def _open(path: str) -> int:

@@ -7,15 +7,19 @@ believed only if it names our own process id: a child of the old program could h
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from corelet import __version__
 from corelet.base.errors import OperatorError
 from corelet.process.listening import ListeningSocket
+
+logger = logging.getLogger("corelet.process")
 
 VARIABLE = "CORELET_HANDOVER"
 VERSION = 1
@@ -105,3 +109,17 @@ def write(
         "rest": rest,
     }
     return {VARIABLE: json.dumps(found)}
+
+
+@contextlib.contextmanager
+def failures_only_said(handed: Handover | None) -> Iterator[None]:
+    """What fails in here stops a start. A program that was handed workers says it and goes on.
+
+    The try-out has found what can be found beforehand; for the rest nobody's requests end.
+    """
+    try:
+        yield
+    except OperatorError as error:
+        if handed is None:
+            raise
+        logger.error("%s; the new master goes on without it", error)

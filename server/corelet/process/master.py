@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from corelet.api.server import Server
 from corelet.base import forks, leaving
@@ -27,7 +27,7 @@ from corelet.process.control import Control
 from corelet.process.crew import Child, Crew, WorkerFailed
 from corelet.process.fifo import MasterFifo
 from corelet.process.fleet import Fleet, Member
-from corelet.process.handover import Handover
+from corelet.process.handover import Handover, failures_only_said
 from corelet.process.life import State
 from corelet.process.plan import Action, Finish, Kill, Retire, Start, next_time, plan
 from corelet.process.prepare import Prepared, announce, enter, load
@@ -48,6 +48,7 @@ class Master:
     def __init__(self, prepared: Prepared, reconfigure: Callable[[], Resolved], handed: Handover | None = None) -> None:
         self.prepared = prepared
         self.reconfigure = reconfigure
+        self.handed = handed
         self.config: Config = prepared.config
         self.born = time.monotonic()
         self.fleet = self._first_fleet(handed)
@@ -63,19 +64,24 @@ class Master:
         self.daemons = prepared.daemons
         # Paths are those of the folder that we were started in: a preloaded application may go elsewhere (chdir).
         made = handed.rest["fifos"] if handed is not None else ()
-        self.fifos = [MasterFifo(path, ours=os.path.abspath(path) in made) for path in self.config.master_fifo]
+        self.fifos: list[MasterFifo] = []
+        for path in self.config.master_fifo:
+            with failures_only_said(handed):
+                self.fifos.append(MasterFifo(path, ours=os.path.abspath(path) in made))
         self.control = Control(self)
         self.rounds = Rounds(self)
         self.router = Router(self)
         self._poll = select.poll()
-        self.waiting: dict[int, Callable[[], None]] = {}
+        self.waiting: dict[int, Callable[[], object]] = {}
         for fifo in self.fifos:
             self.wait_for(fifo.reader, lambda fifo=fifo: self.control.obey_letters(fifo))  # type: ignore[misc]
         if handed is not None:
             self._adopt(handed)
         forks.belongs(self._leave_behind)
         self.ordered = 0  # the signal that told us to end while we loaded the application
+        self.loading_began_ns = 0  # when it is loaded here
         if self.config.preload:
+            self.loading_began_ns = time.time_ns()
             self._preload()
         self.signals = SignalPipe()
         self.wait_for(self.signals.reader, self._signals_came)
@@ -141,8 +147,19 @@ class Master:
         config = self.config
         announce(config, self.prepared.sockets, f"master of {self.fleet.wanted} workers, each of ")
         self.prepared.title.master()
-        self.prepared.hooks.run("master-start")
-        self.daemons.begin(time.monotonic())
+        if self.handed is not None:
+            self.prepared.notifier.watchdog_again()
+        self._run_hooks()
+        if not self.fleet.stopping:
+            self.daemons.begin(time.monotonic())
+
+    def _run_hooks(self) -> None:
+        """hook-master-start. A signal that ends us ends its command first, and is then obeyed as at any other time."""
+        self._signals_came()
+        if not self.fleet.stopping:
+            with signals.breaking_off(), failures_only_said(self.handed):
+                self.prepared.hooks.run("master-start")
+            self._signals_came()
 
     def _turn(self) -> None:
         try:
@@ -175,7 +192,7 @@ class Master:
                 "for it waits for ever: take the loop in a view, or leave preload out"
             )
 
-    def wait_for(self, descriptor: int, then: Callable[[], None]) -> None:
+    def wait_for(self, descriptor: int, then: Callable[[], object]) -> None:
         """Call `then` whenever the descriptor is readable."""
         self.waiting[descriptor] = then
         self._poll.register(descriptor, select.POLLIN)
@@ -193,12 +210,15 @@ class Master:
             if then is not None:
                 then()
 
-    def _signals_came(self) -> None:
-        for number in self.signals.read():
+    def _signals_came(self) -> bool:
+        """Do what signals ask for; whether there were any."""
+        numbers = self.signals.read()
+        for number in numbers:
             if number == signal.SIGCHLD:
                 self.crew.reap()
             else:
                 self.control.obey_signal(number)
+        return bool(numbers)
 
     # -- what happens to workers ----------------------------------------------------------------------------------
 
@@ -221,18 +241,33 @@ class Master:
             actions = plan(self.fleet, now)
             if not actions or (self.daemons.running and now < self.end_by and isinstance(actions[0], Finish)):
                 return False
-            for action in actions:
-                self._do(action, now)
+            self._carry_out(actions, now)
         return True
 
+    def _carry_out(self, actions: Sequence[Action], now: float) -> None:
+        """Do these; less if something comes in between that may change the plan, since it is made anew after this.
+
+        A system that has no process for one worker has none for the next. And a hundred workers take their time to be
+        started, in which an operator may have thought better of it.
+        """
+        for number, action in enumerate(actions):
+            if not isinstance(action, Start):
+                self._do(action, now)
+                continue
+            try:
+                self.crew.start(action.worker, now)
+            except OSError as error:
+                self.crew.not_started([each.worker for each in actions[number:] if isinstance(each, Start)], error, now)
+                return
+            if self._signals_came():
+                return
+
     def _do(self, action: Action, now: float) -> None:
-        if isinstance(action, Start):
-            self.crew.start(action.worker, now)
-        elif isinstance(action, Retire):
+        if isinstance(action, Retire):
             self.crew.retire(action, now)
         elif isinstance(action, Kill):
             self.crew.kill(action.pid, action.why)
-        else:
+        elif isinstance(action, Finish):
             self.exit_code = action.exit_code
 
     def _clean_up(self) -> None:

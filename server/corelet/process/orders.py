@@ -13,11 +13,12 @@ import os
 import signal
 import stat
 import textwrap
+from collections.abc import Callable
 
 from corelet.base.config import Config
 from corelet.base.errors import OperatorError
 from corelet.process.fifo import LETTERS, SIGNALS, Order
-from corelet.process.pidfile import signal_by_file
+from corelet.process.pidfile import is_master, signal_by_file
 
 EXEC_WORDS = ("exec", "workers")
 """What `reload` may say beside a pid file: then it is an option of the server, and no order for one."""
@@ -27,6 +28,12 @@ BY_NAME: dict[str, Order] = {order.name: order for order in reversed(list(LETTER
 
 SIGNAL_OF: dict[str, int] = {SIGNALS[number].name: number for number in reversed(list(SIGNALS))}
 """The signal of an order by its name; of two the first."""
+
+NEED_A_MASTER = {
+    "reload": "start new workers",  # SIGHUP ends a server without a master, as a closed terminal does
+    "more": "start a worker",
+    "fewer": "end a worker",
+}
 
 EXPECTED = "expected the pid file or the fifo (master-fifo) of a running server"
 
@@ -60,7 +67,7 @@ def give(place: str, name: str) -> str:
     number = SIGNAL_OF.get(name)
     if number is None:
         raise OperatorError(f"{name}: no signal means this; only a fifo (master-fifo) takes it, and {place} is none")
-    return f"told process {signal_by_file(place, number)}: {name} ({place})"
+    return f"told process {signal_by_file(place, number, _refuse_without_master(place, name))}: {name} ({place})"
 
 
 def help_text() -> str:
@@ -74,7 +81,20 @@ def help_text() -> str:
 
 
 def _signalled(path: str, number: int, what: str) -> str:
-    return f"told process {signal_by_file(path, number)} to {what} ({path})"
+    return f"told process {signal_by_file(path, number, _refuse_without_master(path, what))} to {what} ({path})"
+
+
+def _refuse_without_master(place: str, name: str) -> Callable[[int], None]:
+    """Raises OperatorError for an order that only a master carries out, if the process is known to be none."""
+
+    def refuse(pid: int) -> None:
+        if name in NEED_A_MASTER and not is_master(pid):
+            raise OperatorError(
+                f"{place}: process {pid} serves without a master, so there is nobody to {NEED_A_MASTER[name]}; stop it "
+                f"(corelet --stop {place}) and start it with --master; nothing was ordered"
+            )
+
+    return refuse
 
 
 def _is_fifo(place: str) -> bool:

@@ -12,10 +12,13 @@ are dropped; it stays, as uWSGI's does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import signal
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from corelet.base.config import Config
@@ -69,17 +72,26 @@ class PidFiles:
         self._late = _wanted(pidfile2=config.pidfile2, safe_pidfile2=config.safe_pidfile2)
         self._written: list[_Written] = []
 
-    def check(self) -> None:
-        """Raise OperatorError if a safe file names a living process that is not this one. Before anything is bound."""
+    def check(self, own: int | None = None) -> None:
+        """Raise OperatorError if a safe file names a living process that is not ours (`own`; None: this one)."""
+        own = os.getpid() if own is None else own
         for wanted in (*self._early, *self._late):
             if not wanted.safe:
                 continue
             pid = _holder(wanted)
-            if pid is not None and pid != os.getpid() and _is_alive(pid):
+            if pid is not None and pid != own and _is_alive(pid):
                 raise OperatorError(
                     f"{wanted.option} {wanted.path}: process {pid} ({_program(pid)}) is running; stop it first "
                     f"(corelet --stop {wanted.path}), or remove the file if that is another program"
                 )
+
+    def check_writable(self, own: int) -> None:
+        """Raise OperatorError if a file that does not hold this id already could not be written. Changes nothing."""
+        for wanted in (*self._early, *self._late):
+            folder = os.path.dirname(wanted.path)
+            if _holder(wanted) == own or os.access(folder, os.W_OK | os.X_OK) or os.access(wanted.path, os.W_OK):
+                continue
+            raise _cannot_be_written(wanted, os.strerror(errno.EACCES if os.path.isdir(folder) else errno.ENOENT))
 
     def write_early(self) -> None:
         """Write pidfile and safe-pidfile: before privileges are dropped. Raises OperatorError."""
@@ -210,10 +222,7 @@ def _overwrite(wanted: _Wanted, data: bytes, why: OSError) -> None:
     try:
         descriptor = os.open(wanted.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        raise OperatorError(
-            f"{wanted.option} {wanted.path}: cannot be written: {why.strerror}; name a file in a folder that we may "
-            "write to (systemd: RuntimeDirectory=)"
-        ) from why
+        raise _cannot_be_written(wanted, why.strerror) from why
     try:
         os.write(descriptor, data)  # over the old number, which readers see until now
         os.ftruncate(descriptor, len(data))
@@ -225,11 +234,35 @@ def _overwrite(wanted: _Wanted, data: bytes, why: OSError) -> None:
         os.close(descriptor)
 
 
+def _cannot_be_written(wanted: _Wanted, reason: str | None) -> OperatorError:
+    return OperatorError(
+        f"{wanted.option} {wanted.path}: cannot be written: {reason}; name a file in a folder that we may write to "
+        "(systemd: RuntimeDirectory=)"
+    )
+
+
 # ---- using ----
 
 
-def signal_by_file(path: str, number: int) -> int:
-    """Send the signal to the process that the file names, and return its id. Raises OperatorError."""
+def is_master(pid: int) -> bool:
+    """Whether the process is a master, or may be one: false only for a corelet that surely is none.
+
+    A master catches SIGCHLD, in the mask that the system shows of every process (proc_pid_status(5)); a server that
+    is alone does not, unless its application does. Of other programs, and of those that have another name, nothing is
+    known. A master that preloads its application hears of no signal yet, and SIGHUP would end it.
+    """
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+            caught = next(int(line.split()[1], 16) for line in status if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):
+        return True
+    return b"corelet" not in map(os.path.basename, words) or bool(caught >> (signal.SIGCHLD - 1) & 1)
+
+
+def signal_by_file(path: str, number: int, judge: Callable[[int], None] = lambda _pid: None) -> int:
+    """Send the signal to the process that the file names, and return its id. Raises OperatorError, as `judge` may."""
     try:
         pid = read_pid(path)
     except FileNotFoundError as error:
@@ -242,6 +275,7 @@ def signal_by_file(path: str, number: int) -> int:
         raise OperatorError(f"{path}: cannot be read: {error.strerror}; name the pidfile of the server") from error
     if pid is None:
         raise OperatorError(f"{path}: expected a process id; the file is empty; name the pidfile of the server")
+    judge(pid)
     try:
         os.kill(pid, number)
     except ProcessLookupError as error:

@@ -28,7 +28,8 @@ from corelet.process import privileges, signals
 from corelet.process.attached import AttachedDaemons
 from corelet.process.cache_folder import CacheFolder
 from corelet.process.cron import Crons
-from corelet.process.handover import Handover
+from corelet.process.fifo import check_fifo
+from corelet.process.handover import Handover, failures_only_said
 from corelet.process.hooks import Hooks
 from corelet.process.listening import ListeningSocket
 from corelet.process.pidfile import PidFiles
@@ -92,7 +93,7 @@ def open_log(config: Config, again: bool = False) -> logs.LogFile:
     """
     path = config.daemonize or config.logto
     try:
-        file = logs.LogFile(path)
+        file = logs.LogFile(path, "daemonize" if config.daemonize else "logto")
     except ConfigError:
         if not again or path is None:
             raise
@@ -130,11 +131,13 @@ def prepare(config: Config, file: logs.LogFile, handed: Handover | None, inherit
     try:
         if handed is None:
             hooks.run("as-root")
-        prepared.pid_files.write_early()
+        with failures_only_said(handed):
+            prepared.pid_files.write_early()
         privileges.apply_umask(config)
         if identity is not None and not config.master_as_root:
             privileges.become(identity)
-        prepared.pid_files.write_late()
+        with failures_only_said(handed):
+            prepared.pid_files.write_late()
         prepared.cache_folder.provide(config)
         if handed is None:
             hooks.run("as-user")
@@ -156,14 +159,27 @@ def try_out(config: Config) -> None:
     Crons.from_config(config)
     AttachedDaemons(config.attach_daemon)
     Policy.from_config(config)
-    PidFiles(config)
+    pid_files = PidFiles(config)
     TouchFiles(config)
     require_redis(config.caches)
     privileges.identity_of(config)
     if would_be_left is not None:
+        _try_out_for_a_master(config, pid_files, os.getppid())
         _now, unwanted = rebind(config, would_be_left.sockets)
         for sock in {*_now, *unwanted} - set(would_be_left.sockets):
             sock.retire(vacuum=True)
+
+
+def _try_out_for_a_master(config: Config, pid_files: PidFiles, master: int) -> None:
+    """What the master of that process id has to be able to do once it has become this program."""
+    if not config.has_master:
+        raise ConfigError(
+            "a server without a master cannot take over the workers of one; stop the server and start it again"
+        )
+    pid_files.check(master)
+    pid_files.check_writable(master)
+    for path in config.master_fifo:
+        check_fifo(path)
 
 
 def enter(server: Server) -> None:

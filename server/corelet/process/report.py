@@ -10,6 +10,9 @@ from corelet.base.scoreboard import Glimpse
 from corelet.process.fleet import Fleet, Member
 from corelet.process.recycling import MEBIBYTE, Memory
 
+PAUSED = "paused: nothing is accepted (%s)"
+RESUMED = "accepting again (%s)"
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -40,10 +43,11 @@ def _counters(look: Look, now: float) -> str:
     )
 
 
-def workers(fleet: Fleet, looks: list[Look], config: Config, now: float) -> Iterator[str]:
+def workers(fleet: Fleet, looks: list[Look], config: Config, now: float, *, paused: bool) -> Iterator[str]:
     """The state of each worker, and what it does just now."""
     coming = f", generation {fleet.coming} is being started" if fleet.coming else ""
-    yield f"workers: {fleet.wanted} wanted, generation {fleet.generation} serves{coming}"
+    state = "; paused, nothing is accepted" if paused else ""
+    yield f"workers: {fleet.wanted} wanted, generation {fleet.generation} serves{coming}{state}"
     for look in looks:
         member = look.member
         yield (

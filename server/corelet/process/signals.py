@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FrameType
 
 from corelet.base.errors import StopOrdered
@@ -30,6 +30,8 @@ MASTER_SIGNALS = (
 
 # Asks a worker to write all its stacks (faulthandler). A real-time signal: no application has a meaning for it.
 DUMP_SIGNAL = signal.SIGRTMIN + 6
+
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class SignalPipe:
@@ -126,6 +128,34 @@ def _ordered(number: int, frame: FrameType | None) -> None:
     global _order  # noqa: PLW0603 - signals are the process's
     _order = StopOrdered(number)
     raise _order
+
+
+class _BrokenOff(BaseException):
+    """Raised into what `breaking_off` has in it, and never out of it."""
+
+
+def _break_off(number: int, frame: FrameType | None) -> None:
+    raise _BrokenOff
+
+
+@contextlib.contextmanager
+def breaking_off(numbers: Collection[int] = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)) -> Iterator[None]:
+    """Each of these leaves the block at once, wherever it is. The pipe has the signal all the same."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        try:
+            for number in numbers:
+                signal.signal(number, _break_off)
+            yield
+        finally:
+            _put_back(before)
+    except _BrokenOff:
+        _put_back(before)  # it may have come in the middle of the first time
+
+
+def _put_back(before: Mapping[int, Handler]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

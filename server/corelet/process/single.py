@@ -13,7 +13,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from corelet.api.server import Server
@@ -21,11 +22,14 @@ from corelet.api.uwsgi import hooks as application_hooks
 from corelet.base import leaving
 from corelet.base.config import Config
 from corelet.base.scoreboard import Scoreboard
-from corelet.process import signals
+from corelet.process import report, signals
 from corelet.process.clock import Clock
 from corelet.process.duty import AccessLog, Duty
+from corelet.process.fleet import Fleet, Member
+from corelet.process.life import State
 from corelet.process.locks import lock_file
 from corelet.process.prepare import Prepared, announce, begin, enter, load
+from corelet.process.recycling import memory_of
 from corelet.process.ringing import Ringing
 from corelet.process.systemd import Notifier
 from corelet.process.watch import LoopWatch
@@ -59,6 +63,7 @@ def serve(config: Config, prepared: Prepared) -> int:
     prepared.title.worker(1)
     duty = Duty(worker, prepared.release)
     ringing.on_stop = _obey_signals(duty, prepared.notifier)
+    _answer_signals(worker, board)
     clock = Clock(config.reload_mercy, lambda: _leave_now(prepared, access_log))
     loop.call_soon(clock.begin)  # once the loop runs it has the descriptor that this takes the place of (uvloop)
     announce(config, prepared.sockets)  # not before a signal would be answered: who waits for this may send one
@@ -125,3 +130,42 @@ def _obey_signals(duty: Duty, notifier: Notifier) -> Callable[[], None]:
             stop(signal.SIGTERM)
 
     return end
+
+
+def _answer_signals(worker: Worker, board: Scoreboard) -> None:
+    """Those that have a meaning for a master, so that none of them ends or freezes a server that has none."""
+    born = time.monotonic()
+    config = worker.config
+    member = Member(os.getpid(), worker=1, generation=1, state=State.READY, born=born)
+    fleet = Fleet(1, config.worker_reload_mercy, config.reload_mercy, generation=1, coming=0, members=(member,))
+
+    def say(lines: Iterable[str]) -> None:
+        for line in lines:
+            logger.info("%s", line)
+
+    def look() -> list[report.Look]:
+        worker.publish_on(board)
+        return [report.Look(member, board.glimpse(), memory_of(member.pid))]
+
+    def statistics() -> None:
+        now = time.monotonic()
+        say(report.statistics(look(), 0, now - born, now))
+
+    def workers() -> None:
+        say(report.workers(fleet, look(), config, time.monotonic(), paused=worker.paused))
+
+    def pause() -> None:
+        if worker.paused:
+            worker.unpause()
+        else:
+            worker.pause()
+        logger.info(report.PAUSED if worker.paused else report.RESUMED, "SIGTSTP")
+
+    def needs_master(number: int) -> None:
+        name = signal.Signals(number).name
+        logger.warning("%s: the number of workers is a master's; start with --master", name)
+
+    for number, answer in ((signal.SIGUSR1, statistics), (signal.SIGUSR2, workers), (signal.SIGTSTP, pause)):
+        worker.loop.add_signal_handler(number, answer)
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        worker.loop.add_signal_handler(number, needs_master, number)

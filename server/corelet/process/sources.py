@@ -5,23 +5,29 @@ Watched is the source of every imported module, but for those of the standard li
 new worker from starting is seen when it is mended. A file that has gone is no change: editors save by moving a new file
 to the old one's place, and without its file a new worker could not start anyway.
 
-It knows no loop and no time: a scan is a generator of small steps, and autoreload.py says when the next one is due.
+A file that was written while the application was loaded may have been read before that; so the first scan reports it.
+
+It knows no loop: a scan is a generator of small steps, and autoreload.py says when the next one is due.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.machinery
 import importlib.util
 import os
 import struct
 import sysconfig
+import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from types import ModuleType
 
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 PYTHON_ENDINGS = (".py", ".pyw", ".wsgi")
+CLOCK_NS = 10_000_000  # by so much a file's time may lag behind the clock: the kernel stamps by its ticks
+MAX_IN_A_ROW = 3  # reloads that each follow a load during which a file was written
 
 _COMPILED_ENDINGS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _LIBRARY_FOLDERS = tuple(
@@ -69,8 +75,12 @@ def source_of(module: object) -> str | None:
 class SourceFiles:
     """The files of the modules, and the .py files beside them, with what was last seen of each."""
 
-    def __init__(self, modules: Mapping[str, object]) -> None:
+    def __init__(self, modules: Mapping[str, object], loading_began_ns: int | None = None) -> None:
+        """`loading_began_ns`: before the first of them was read, as time.time_ns() says it; None: all are as read."""
         self._modules = modules
+        self._loading_began = loading_began_ns
+        self._loaded = time.time_ns()
+        self.written_while_loading: set[str] = set()
         self._seen: dict[str, Signature] = {}
         self._listed: set[str] = set()
         self._sources: dict[int, tuple[object, str | None]] = {}
@@ -86,8 +96,10 @@ class SourceFiles:
     def look(self) -> Generator[str | None, None, None]:
         """One scan: yields the path of each file that has changed, and None after every other small step.
 
-        What is seen for the first time is no change, but a .py file that is new in a folder which was listed before.
+        What is seen for the first time is no change, but a .py file that is new in a folder which was listed before,
+        and in the first scan an imported file that was written since the loading began.
         """
+        began, self._loading_began = self._loading_began, None
         imported: dict[str, None] = {}
         own: dict[str, None] = {}
         for module in tuple(self._modules.values()):
@@ -96,7 +108,10 @@ class SourceFiles:
                 imported[path] = None
             yield None
         for path in imported:
-            yield self.changed(path)
+            is_news = began is not None and _written_between(path, began, time.time_ns())
+            if is_news and _written_between(path, 0, self._loaded):
+                self.written_while_loading.add(path)
+            yield self.changed(path, is_news=is_news)
             if path in self._seen and not is_packaged(path):
                 own[os.path.dirname(path)] = None
         for folder in own:
@@ -118,6 +133,8 @@ class SourceFiles:
         self._seen[path] = now
         if before is None:
             self._folders.add(os.path.dirname(path))
+        elif before != now:
+            self.written_while_loading.discard(path)
         return path if before != now and (before is not None or is_news) else None
 
     def _source_of(self, module: object) -> str | None:
@@ -126,6 +143,40 @@ class SourceFiles:
         if known is None:
             known = self._sources[id(module)] = (module, source_of(module))
         return known[1]
+
+
+def _written_between(path: str, began_ns: int, ended_ns: int) -> bool:
+    """Whether it was written then. A time that is yet to come is another machine's, and says nothing."""
+    signature = signature_of(path)
+    return signature is not None and began_ns - CLOCK_NS <= signature[0] <= ended_ns
+
+
+class Rewritten:
+    """For the master: whether a file that a worker has found written while it loaded is a reason for a reload.
+
+    An application may write it itself, at each load, and each load would be followed by the next.
+    """
+
+    def __init__(self) -> None:
+        self._digests: dict[str, bytes] = {}
+        self._in_a_row = 0
+
+    def edited(self) -> None:
+        """A file was edited while nothing was loaded: that is a person."""
+        self._in_a_row = 0
+
+    def is_reason(self, path: str) -> bool:
+        """Whether it holds something else than at the last such report, and there were few of them in a row."""
+        try:
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+        except OSError:
+            return False
+        if self._digests.get(path) == digest or self._in_a_row >= MAX_IN_A_ROW:
+            return False
+        self._digests[path] = digest
+        self._in_a_row += 1
+        return True
 
 
 def _python_files(folder: str) -> Iterator[str | None]:

@@ -69,7 +69,8 @@ def _in_background(config: Config, reconfigure: Reconfigure, inherited: Sequence
         return _serve(config, reconfigure, None, inherited, report.ready)
     except OperatorError as error:
         detail = f"{error.detail}\n" if isinstance(error, LoadError) and error.detail else ""
-        logger.error("%s", error, extra={"detail": detail})
+        if logger.handlers:  # otherwise the log itself could not be opened; the launching process says it
+            logger.error("%s", error, extra={"detail": detail})
         report.failed(error.exit_code, str(error))
         return error.exit_code
 

@@ -110,6 +110,16 @@ class Notifier:
         """The master is alive; to be called every `watchdog_seconds`."""
         self._send("WATCHDOG=1")
 
+    def watchdog_waits(self, seconds: float) -> None:
+        """Nobody will call `watchdog` for a while: it waits so long at least, until `watchdog_again`."""
+        if self._watchdog_usec is not None:
+            self._send(f"WATCHDOG_USEC={max(self._watchdog_usec, round(seconds * 1_000_000))}", "WATCHDOG=1")
+
+    def watchdog_again(self) -> None:
+        """The watchdog waits no longer than it was told to at first."""
+        if self._watchdog_usec is not None:
+            self._send(f"WATCHDOG_USEC={self._watchdog_usec}", "WATCHDOG=1")
+
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
         self._send(*_status(text))

@@ -21,6 +21,8 @@ from corelet.base.errors import BindError
 # A socket file is made with 0777 minus the umask: nobody but owner and group may connect, for which they need to write.
 SOCKET_UMASK = 0o117
 
+MAX_ID = 2**32 - 2  # 2**32 - 1 is -1 to chown(2), which means "leave it as it is"
+
 
 def make_file(sock: socket.socket, address: Address) -> tuple[str, int, int]:
     """Bind the socket to its path. Returns which file that made: absolute path, device, inode. Raises BindError."""
@@ -67,13 +69,19 @@ def owner_of(text: str) -> tuple[int, int]:
     """(user id, group id) of `user`, `user:group` or `:group`, by name or number; -1 leaves one as it is."""
     user, _, group = text.partition(":")
     try:
-        uid = -1 if not user else int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
-        gid = -1 if not group else int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        uid = -1 if not user else int(user) if _is_number(user) else pwd.getpwnam(user).pw_uid
+        gid = -1 if not group else int(group) if _is_number(group) else grp.getgrnam(group).gr_gid
     except KeyError as error:
         raise BindError(
             f"chown-socket {text}: {error.args[0]}; names are those of /etc/passwd and /etc/group"
         ) from error
+    if max(uid, gid) > MAX_ID:
+        raise BindError(f"chown-socket {text}: expected names, or numbers from 0 to {MAX_ID}; got {max(uid, gid)}")
     return uid, gid
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _remove_stale(address: Address) -> None:

@@ -160,9 +160,11 @@ class Worker:
 
     def publish(self) -> None:
         """Write the counters where the master reads them; once in each turn of the loop."""
-        board = self.board
-        if board is None:
-            return
+        if self.board is not None:
+            self.publish_on(self.board)
+
+    def publish_on(self, board: Scoreboard) -> None:
+        """Write the counters there."""
         cells = board.cells
         hub = self.hub
         cells[REQUESTS] = self.requests
@@ -225,9 +227,10 @@ class Worker:
         """Nobody accepts after us: take what waits in the backlog, though no core be free, before the socket closes.
 
         What finds no core waits for one, in order (max-queued). A backlog that does not end is left after `seconds`.
+        A pause ends with it: there will be nobody to go on.
         """
         until = self.loop.time() + seconds
-        while not (self.paused or self._hurried) and self.loop.time() < until:
+        while not self._hurried and self.loop.time() < until:
             more = [listener.take_more() for listener in self.listeners]
             if not any(more):
                 return
