@@ -323,6 +323,6 @@ def test_any_text_is_read_or_refused_and_every_refusal_names_the_file(text):
 
 
 def test_a_broken_header_is_named_with_its_line_if_no_section_is_left():
-    _mentions, problems, _notes = read_ini("\n[uwsgi\nmaster = true\n", "app.ini", OPTIONS, {})
+    _mentions, problems, *_ = read_ini("\n[uwsgi\nmaster = true\n", "app.ini", OPTIONS, {})
     assert problems[0].startswith("app.ini: expected a section [uwsgi] or [corelet]; the file has no section")
     assert problems[1:] == ["app.ini:2: expected [section]; got '[uwsgi'"]

@@ -43,7 +43,7 @@ def _counters(look: Look, now: float) -> str:
     )
 
 
-def workers(fleet: Fleet, looks: list[Look], config: Config, now: float, *, paused: bool) -> Iterator[str]:
+def workers(fleet: Fleet, looks: list[Look], config: Config, now: float, *, paused: bool = False) -> Iterator[str]:
     """The state of each worker, and what it does just now."""
     coming = f", generation {fleet.coming} is being started" if fleet.coming else ""
     state = "; paused, nothing is accepted" if paused else ""

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NoReturn
 
 from corelet.api.server import Server
@@ -165,7 +166,13 @@ def _answer_signals(worker: Worker, board: Scoreboard) -> None:
         name = signal.Signals(number).name
         logger.warning("%s: the number of workers is a master's; start with --master", name)
 
-    for number, answer in ((signal.SIGUSR1, statistics), (signal.SIGUSR2, workers), (signal.SIGTSTP, pause)):
-        worker.loop.add_signal_handler(number, answer)
-    for number in (signal.SIGTTIN, signal.SIGTTOU):
-        worker.loop.add_signal_handler(number, needs_master, number)
+    answers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGUSR1: statistics,
+        signal.SIGUSR2: workers,
+        signal.SIGTSTP: pause,
+        signal.SIGTTIN: partial(needs_master, signal.SIGTTIN),
+        signal.SIGTTOU: partial(needs_master, signal.SIGTTOU),
+    }
+    for number, answer in answers.items():
+        if signal.getsignal(number) is signal.SIG_DFL:  # else the application has a meaning of its own for it
+            worker.loop.add_signal_handler(number, answer)
