@@ -35,7 +35,9 @@ from corelet.serving.contexts import enterable
 from corelet.serving.cores import RETIRED, Core, Job, getcurrent
 from corelet.serving.cores import raw_switch as _raw_switch
 from corelet.serving.cores import raw_throw as _raw_throw
+from corelet.serving.jobs import Beside, Nothing
 from corelet.serving.overdue import NEVER, Overdue
+from corelet.serving.policy import UnknownPolicy, thread_policy
 from corelet.serving.where import suspended_at
 
 logger = logging.getLogger("corelet.cores")
@@ -84,7 +86,7 @@ class Hub:
         self.background: set[asyncio.Future[Any]] = set()  # what requests have left to finish beside them
         self._base_context = contextvars.copy_context()
         # Where asyncio keeps the thread's loop: 0.05 µs to look at, after every slice, against 0.3 by get_event_loop().
-        self._thread_loop: Any = getattr(thread_policy(), "_local", None) or _UnknownPolicy(loop)
+        self._thread_loop: Any = getattr(thread_policy(), "_local", None) or UnknownPolicy(loop)
         self._feeding = False
         self._hidden = False
         self.running: Core | None = None  # the core that the hub has given control to
@@ -169,7 +171,7 @@ class Hub:
     def _calibrate(self) -> None:
         """Learn the reference count of a core that nobody but the hub knows, with one that has run already."""
         core = self.running = self.idle[-1]
-        core.job = job = _Nothing()
+        core.job = job = Nothing()
         _raw_switch(core, job)
         self.running = None
         core = self.idle.pop()
@@ -192,7 +194,7 @@ class Hub:
         number = next(number for number in itertools.count(-2, -1) if number not in self._beside)
         core = self._beside[number] = Core(self, number, {})
         core.began = monotonic()
-        core.job = job = _Beside(function, title)
+        core.job = job = Beside(function, title)
         core.gr_context = self._base_context.copy()
         self._slice(core, _raw_switch, (job,), {})
 
@@ -454,7 +456,7 @@ class Hub:
         To look for that after each slice would cost something. What is looked for anyway is an exchanged loop, so one
         is found by `_tidy`.
         """
-        self._thread_loop = _UnknownPolicy(None)
+        self._thread_loop = UnknownPolicy(None)
         if threading.get_ident() == self.thread:
             self.loop.call_soon(forks.leave)
 
@@ -467,63 +469,5 @@ class Hub:
         return [*self.cores, *self._beside.values()]
 
 
-def thread_policy() -> Any:
-    """The policy, without the warning that CPython 3.14 gives for the public name."""
-    private = getattr(asyncio.events, "_get_event_loop_policy", None)
-    return private() if private is not None else asyncio.get_event_loop_policy()
-
-
-class _UnknownPolicy:
-    """In the place of a policy's thread-local: one that keeps its loop where we do not know is asked in `show` only."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._loop = loop
-
-
 async def _result_of(awaitable: Any) -> Any:
     return await awaitable
-
-
-class _Beside:
-    """A job that is no request: a handler of a signal, a function of a timer."""
-
-    def __init__(self, function: Callable[[], object], title: str) -> None:
-        self._function = function
-        self._title = title
-
-    def serve(self, core: Core) -> None:
-        try:
-            self._function()
-        except Unwind as error:
-            logger.warning("%s was unwound: %s", self._title, error)
-        except BaseException as error:  # the border around the application's handlers, whatever they raise
-            if forks.is_fork():
-                forks.leave(error)
-            logger.exception("%s failed", self._title)
-        if core.scope is not None:
-            core.scope.end()
-            core.scope = None
-
-    def suspended(self, core: Core) -> None: ...
-
-    def released(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-    def title(self) -> str:
-        return self._title
-
-
-class _Nothing:
-    """A job that does nothing: it brings a core to the state between two requests."""
-
-    def serve(self, core: Core) -> None: ...
-
-    def suspended(self, core: Core) -> None: ...
-
-    def released(self) -> None: ...
-
-    def abandon(self) -> None: ...
-
-    def title(self) -> str:
-        return "nothing"

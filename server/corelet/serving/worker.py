@@ -29,9 +29,10 @@ from corelet.serving.connection import Connection
 from corelet.serving.cores import Core
 from corelet.serving.deadlines import SWEEP_SECONDS, DeadlineQueue
 from corelet.serving.http import HttpConnection
-from corelet.serving.hub import Hub, thread_policy
+from corelet.serving.hub import Hub
 from corelet.serving.listener import Listener
 from corelet.serving.overdue import NEVER
+from corelet.serving.policy import thread_policy
 from corelet.serving.poller import Poller
 from corelet.serving.selector import MarkingSelector, beat
 from corelet.serving.siblings import Siblings
