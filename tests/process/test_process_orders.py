@@ -285,7 +285,8 @@ def test_without_a_master_it_says_how_it_is_and_can_be_paused(tmp_path):
         gates.at("running")
         assert corelet(tmp_path, "control", "server.pid", "stats")[0] == 0
         server.wait("statistics: 1 requests in ")
-        server.wait(f"worker 1 (pid {server.pid}): 1 requests, 0 exceptions, ")
+        line = server.wait(f"worker 1 (pid {server.pid}): 1 requests, 0 exceptions, ")
+        assert float(re.search(r"busy ([\d.]+) % of its life", line)[1]) <= 100
         assert corelet(tmp_path, "control", "server.pid", "workers")[0] == 0
         server.wait("workers: 1 wanted, generation 1 serves")
         server.wait("1 of 100 cores in use")

@@ -45,6 +45,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 def serve(config: Config, prepared: Prepared) -> int:
     """Serve until told to stop; return the exit code. Raises OperatorError when it cannot start."""
+    born = time.monotonic()  # the board counts from here too
     board = Scoreboard()
     loop = make_loop(config, MarkingSelector(board.cells))
     prepared.hooks.run("post-fork")
@@ -64,7 +65,7 @@ def serve(config: Config, prepared: Prepared) -> int:
     prepared.title.worker(1)
     duty = Duty(worker, prepared.release)
     ringing.on_stop = _obey_signals(duty, prepared.notifier)
-    _answer_signals(worker, board)
+    _answer_signals(worker, board, born)
     clock = Clock(config.reload_mercy, lambda: _leave_now(prepared, access_log))
     loop.call_soon(clock.begin)  # once the loop runs it has the descriptor that this takes the place of (uvloop)
     announce(config, prepared.sockets)  # not before a signal would be answered: who waits for this may send one
@@ -133,9 +134,8 @@ def _obey_signals(duty: Duty, notifier: Notifier) -> Callable[[], None]:
     return end
 
 
-def _answer_signals(worker: Worker, board: Scoreboard) -> None:
+def _answer_signals(worker: Worker, board: Scoreboard, born: float) -> None:
     """Those that have a meaning for a master, so that none of them ends or freezes a server that has none."""
-    born = time.monotonic()
     config = worker.config
     member = Member(os.getpid(), worker=1, generation=1, state=State.READY, born=born)
     fleet = Fleet(1, config.worker_reload_mercy, config.reload_mercy, generation=1, coming=0, members=(member,))
