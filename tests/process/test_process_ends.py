@@ -28,8 +28,9 @@ def begun(folder, application, *arguments, master=MASTER, **how):
     """A server with gates that has been started, and serves or not."""
     gates = Gates(folder)
     server = Master(
-        folder, GATES + application, "--pidfile", "pid", *arguments, master=master, sockets=("http", "unix"), **how
-    )
+        folder, GATES + application, "--pidfile", "pid", *arguments,
+        master=master, fifo=bool(master), sockets=("http", "unix"), **how,
+    )  # fmt: skip
     try:
         yield server, gates
     finally:
@@ -288,7 +289,7 @@ RAISES = {
 @pytest.mark.parametrize("application", RAISES, ids=lambda text: RAISES[text].split()[1].rstrip(":"))
 @everywhere
 def test_whatever_an_import_raises_is_a_failure_to_load_with_22(tmp_path, master, application):
-    server = Master(tmp_path, application + "\n", master=master, sockets=("http", "unix"))
+    server = Master(tmp_path, application + "\n", master=master, fifo=bool(master), sockets=("http", "unix"))
     try:
         assert server.exit_code() == 22
         text = server.log.text()
@@ -315,7 +316,7 @@ def test_a_reload_whose_import_raises_whatever_leaves_the_old_workers_serving(tm
 def test_what_is_printed_to_streams_that_were_closed_goes_to_the_log(tmp_path, master):
     application = HELLO + "import sys\nprint('printed out')\nprint('printed err', file=sys.stderr)\n"
     closing = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh")
-    server = Master(tmp_path, application, "--logto", "log", master=master, prefix=closing)
+    server = Master(tmp_path, application, "--logto", "log", master=master, fifo=bool(master), prefix=closing)
     log = Tail(tmp_path / "log")
     try:
         log.wait("printed out")

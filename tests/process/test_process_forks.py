@@ -69,7 +69,7 @@ def view_live(environ, start_response):
 def served(folder, application, *arguments, master=MASTER):
     """A server with gates, alone or with a master, that serves."""
     gates = Gates(folder)
-    server = Master(folder, GATES + application, *arguments, master=master, sockets=SOCKETS)
+    server = Master(folder, GATES + application, *arguments, master=master, fifo=bool(master), sockets=SOCKETS)
     try:
         server.wait("listening on")
         if master:
