@@ -202,19 +202,19 @@ def test_the_clock_of_a_process_alone_gives_the_mercy_then_a_grace_and_at_the_th
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_handlers_that_an_application_gives_to_the_loop_hear_of_their_signals_once(tmp_path, loop):
     application = """
-asyncio.get_event_loop().add_signal_handler(10, say, "SIGUSR1 has come")
+asyncio.get_event_loop().add_signal_handler(14, say, "SIGALRM has come")
 
 def view_late(environ, start_response):
-    asyncio.get_event_loop().add_signal_handler(12, say, "SIGUSR2 has come")
+    asyncio.get_event_loop().add_signal_handler(28, say, "SIGWINCH has come")
     return text(start_response, "")
 """
     with served(tmp_path, application, "--loop", loop, master=ALONE) as (server, _gates):
         assert server.get("/pid").status == 200  # the loop runs
-        server.signal(signal.SIGUSR1)
-        server.wait("SIGUSR1 has come")
+        server.signal(signal.SIGALRM)
+        server.wait("SIGALRM has come")
         server.get("/late")
-        server.signal(signal.SIGUSR2)
-        server.wait("SIGUSR2 has come")
+        server.signal(signal.SIGWINCH)
+        server.wait("SIGWINCH has come")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
         assert server.log.count("has come") == 2
