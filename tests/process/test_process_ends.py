@@ -28,8 +28,9 @@ def begun(folder, application, *arguments, master=MASTER, **how):
     """A server with gates that has been started, and serves or not."""
     gates = Gates(folder)
     server = Master(
-        folder, GATES + application, "--pidfile", "pid", *arguments, master=master, sockets=("http", "unix"), **how
-    )
+        folder, GATES + application, "--pidfile", "pid", *arguments,
+        master=master, fifo=bool(master), sockets=("http", "unix"), **how,
+    )  # fmt: skip
     try:
         yield server, gates
     finally:
@@ -201,19 +202,19 @@ def test_the_clock_of_a_process_alone_gives_the_mercy_then_a_grace_and_at_the_th
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_handlers_that_an_application_gives_to_the_loop_hear_of_their_signals_once(tmp_path, loop):
     application = """
-asyncio.get_event_loop().add_signal_handler(10, say, "SIGUSR1 has come")
+asyncio.get_event_loop().add_signal_handler(14, say, "SIGALRM has come")
 
 def view_late(environ, start_response):
-    asyncio.get_event_loop().add_signal_handler(12, say, "SIGUSR2 has come")
+    asyncio.get_event_loop().add_signal_handler(28, say, "SIGWINCH has come")
     return text(start_response, "")
 """
     with served(tmp_path, application, "--loop", loop, master=ALONE) as (server, _gates):
         assert server.get("/pid").status == 200  # the loop runs
-        server.signal(signal.SIGUSR1)
-        server.wait("SIGUSR1 has come")
+        server.signal(signal.SIGALRM)
+        server.wait("SIGALRM has come")
         server.get("/late")
-        server.signal(signal.SIGUSR2)
-        server.wait("SIGUSR2 has come")
+        server.signal(signal.SIGWINCH)
+        server.wait("SIGWINCH has come")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
         assert server.log.count("has come") == 2
@@ -288,7 +289,7 @@ RAISES = {
 @pytest.mark.parametrize("application", RAISES, ids=lambda text: RAISES[text].split()[1].rstrip(":"))
 @everywhere
 def test_whatever_an_import_raises_is_a_failure_to_load_with_22(tmp_path, master, application):
-    server = Master(tmp_path, application + "\n", master=master, sockets=("http", "unix"))
+    server = Master(tmp_path, application + "\n", master=master, fifo=bool(master), sockets=("http", "unix"))
     try:
         assert server.exit_code() == 22
         text = server.log.text()
@@ -315,7 +316,7 @@ def test_a_reload_whose_import_raises_whatever_leaves_the_old_workers_serving(tm
 def test_what_is_printed_to_streams_that_were_closed_goes_to_the_log(tmp_path, master):
     application = HELLO + "import sys\nprint('printed out')\nprint('printed err', file=sys.stderr)\n"
     closing = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh")
-    server = Master(tmp_path, application, "--logto", "log", master=master, prefix=closing)
+    server = Master(tmp_path, application, "--logto", "log", master=master, fifo=bool(master), prefix=closing)
     log = Tail(tmp_path / "log")
     try:
         log.wait("printed out")

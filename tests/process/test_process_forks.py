@@ -69,7 +69,7 @@ def view_live(environ, start_response):
 def served(folder, application, *arguments, master=MASTER):
     """A server with gates, alone or with a master, that serves."""
     gates = Gates(folder)
-    server = Master(folder, GATES + application, *arguments, master=master, sockets=SOCKETS)
+    server = Master(folder, GATES + application, *arguments, master=master, fifo=bool(master), sockets=SOCKETS)
     try:
         server.wait("listening on")
         if master:
@@ -209,5 +209,40 @@ def test_the_libraries_that_make_processes_work_as_ever(tmp_path, master, loop):
         assert server.get("/process?spawn").body == b"6 24 120 -15"
         assert server.get("/thread").body == b"7"
         assert server.get("/program").body == b"0 said"
+        assert {server.get_pid() for _ in range(10)} == {pid}
+        stops(server)
+
+
+BESIDE = """
+import uwsgi
+
+def handler(number):
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(7)
+    say("the child of a handler ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+def after_request():
+    pid = os.fork()
+    if pid == 0:
+        raise RuntimeError("so it ends")
+    say("the child of a hook ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+uwsgi.register_signal(1, "worker", handler)
+uwsgi.after_req_hook = after_request
+
+def view_signal(environ, start_response):
+    uwsgi.signal(1)
+    return text(start_response, os.getpid())
+"""
+
+
+@everywhere
+def test_handlers_of_signals_and_hooks_may_fork_too(tmp_path, master):
+    with served(tmp_path, BESIDE, master=master) as (server, _gates):
+        pid = server.get_pid()
+        assert int(server.get("/signal").body) == pid
+        server.wait("the child of a handler ended with 7")
+        server.wait("the child of a hook ended with 1")
         assert {server.get_pid() for _ in range(10)} == {pid}
         stops(server)

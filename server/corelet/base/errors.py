@@ -14,7 +14,7 @@
     Unwind (BaseException)       thrown into a suspended core to make its `finally` blocks run
     ├── ClientDisconnected       nobody is left to read the reply
     └── HarakiriError            the request's deadline has passed
-    StopOrdered (BaseException)  thrown into the application's import: an order to end has come meanwhile
+    StopOrdered (KeyboardInterrupt)  thrown into the application's import: an order to end has come meanwhile
 
 The Unwind branch derives from BaseException because frameworks turn every Exception into an error page of their own:
 Flask answered 500 to a client that had gone (measured), and the core went on working for nobody.
@@ -111,8 +111,11 @@ class ClientDisconnected(Unwind):
     """The client has gone: whatever is still computed, nobody will read."""
 
 
-class StopOrdered(BaseException):
-    """An order to end came while the application was loaded. `number` is the signal's."""
+class StopOrdered(KeyboardInterrupt):
+    """An order to end came while the application was loaded. `number` is the signal's.
+
+    Libraries know to let a KeyboardInterrupt pass: asyncio.run(), at the import of a module, would log any other.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(f"told to end by signal {number}")

@@ -89,7 +89,10 @@ def _leave_behind() -> None:
         return
     _is_fork = True
     for leave_behind in left_behind:
-        leave_behind()
+        try:
+            leave_behind()
+        except Exception:  # the border of os.fork(), which would drop it, and the application's child with all the rest
+            logger.exception("process %d, which the application forked, keeps something of the server's", os.getpid())
 
 
 def let_go(descriptors: Iterable[int], loops: Iterable[int] = ()) -> None:

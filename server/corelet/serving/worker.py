@@ -298,6 +298,7 @@ class Worker:
         for queue in (self.heads, self.idle_connections, self.lingering):
             jobs += queue.entries()
         forks.let_go({*self.poller.watched(), *(getattr(job, "fd", -1) for job in jobs)}, (self.poller.fileno(), loop))
+        self.after_request = None  # a child that comes back from its view is not to call it once more
         self.hub.leave_behind()
         if self.board is not None:
             self.board.leave_behind()

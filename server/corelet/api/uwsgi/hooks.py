@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from corelet.base import forks
 from corelet.base.errors import Unwind
 
 logger = logging.getLogger("corelet.uwsgi")
@@ -47,8 +48,12 @@ def call(function: Any, name: str) -> None:
     try:
         function()
     except SystemExit as error:
+        if forks.is_fork():  # it has forked, and this is the child
+            forks.leave(error)
         logger.error("%s: sys.exit(%s) ends nothing here; use uwsgi.stop() or a signal", name, error.code)
     except Unwind as error:  # it waited after its request
         logger.warning("%s was unwound: %s", name, error)
-    except Exception:  # the border around the application's hook
+    except Exception as error:  # the border around the application's hook
+        if forks.is_fork():
+            forks.leave(error)
         logger.exception("%s failed", name)
