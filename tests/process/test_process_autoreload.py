@@ -407,7 +407,7 @@ def test_files_are_looked_at_every_so_often_and_twice_a_second_at_least(site, li
     site.write("app.py", "x = 22\n")
     site.loop.run(period / 2 - 0.01)
     assert site.reported == []
-    site.loop.run(0.02 + SETTLE_SECONDS)
+    site.loop.run(0.1 + SETTLE_SECONDS)  # a scan on a busy machine is done in slices, with pauses
     assert site.reported == [path]
     watched.stop()
 
