@@ -395,7 +395,6 @@ def test_a_request_that_has_begun_finishes_over_an_edit(tmp_path):
 
 
 def test_a_name_in_ps_is_what_was_asked_for(tmp_path):
-    pytest.importorskip("setproctitle")
     server = Master(tmp_path, HELLO, "--auto-procname", "--procname-prefix-spaced", "shop")
     try:
         server.wait_for_generation()

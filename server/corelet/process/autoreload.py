@@ -153,17 +153,19 @@ def watch(
     polling: bool = False,
     modules: Mapping[str, object] = sys.modules,
     loading_began_ns: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Watch:
     """Call `changed(path)` on the loop, once for each change of a source file, until the returned watch is stopped.
 
     With the package watchfiles a change is seen at once, and every `interval_seconds` where that sees none; without it,
     or with `polling`, every `interval_seconds` and every half second at least. A file that cannot be compiled is an
     error in the log and is not reported. With `loading_began_ns` a file that was written since then is a change too.
+    `clock` is what a scan's stretches are measured by; not the loop's, which under uvloop stands still within a turn.
     """
     notices = None if polling else _watchfiles()
     often = min(interval_seconds, MAX_POLL_SECONDS)
     period = interval_seconds if notices else often
-    made = Watch(loop, period, changed, modules=modules, loading_began_ns=loading_began_ns)
+    made = Watch(loop, period, changed, modules=modules, loading_began_ns=loading_began_ns, clock=clock)
 
     def ready() -> None:
         how = "watchfiles tells of changes" if notices else f"looking every {often:g} s"
