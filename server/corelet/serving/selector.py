@@ -85,7 +85,7 @@ class MarkingSelector(selectors.EpollSelector):
         try:
             if timeout and self._exclusive:
                 # Siblings share the work, so each would sleep and be woken for every few requests. Letting the front
-                # end go on first fills the backlog: CPU per request with two workers is 1.02 to 1.11 of one's, not 1.22.
+                # end go on first fills the backlog: two workers cost 1.02 to 1.11 of one for a request, not 1.22.
                 os.sched_yield()
             events = self._selector.poll(timeout, len(keys) or 1)  # type: ignore[attr-defined]
         except InterruptedError:
